@@ -1,0 +1,74 @@
+"""What every command shares: options from dataclasses, one-line errors, exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import tyro
+
+from deltalm_ds.errors import UserError
+
+SettingsT = TypeVar("SettingsT")
+
+EXIT_USER_ERROR = 2
+
+_BOX = re.compile(r"[╭╮╰╯│─]+")
+
+
+def parse(
+    settings_type: Callable[..., SettingsT], command: str, arguments: Sequence[str] | None = None
+) -> SettingsT:
+    """Read `settings_type` (a dataclass) from the command line.
+
+    Options are the field names with hyphens (underscores are accepted too), help is the docstring below
+    each field. A wrong option ends the process with one line on stderr and exit code 2.
+    """
+    messages = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(messages):
+            return tyro.cli(
+                settings_type,
+                prog=f"python -m deltalm_ds.{command}",
+                args=arguments,
+                config=(
+                    tyro.conf.OmitArgPrefixes,
+                    tyro.conf.FlagConversionOff,
+                    tyro.conf.HelptextFromCommentsOff,
+                ),
+            )
+    except SystemExit as stop:
+        if stop.code:
+            _print_error(command, _one_line(messages.getvalue()))
+        raise
+
+
+def run(command: str, main: Callable[[], int | None]) -> None:
+    """Run `main` and end the process: 0 done, 2 after a UserError, else what `main` returns."""
+    try:
+        code = main() or 0
+    except UserError as error:
+        _print_error(command, str(error))
+        code = EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        _print_error(command, "interrupted")
+        code = 130
+    except BrokenPipeError:  # the reader of our output, `head` for example, has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    sys.exit(code)
+
+
+def _print_error(command: str, message: str) -> None:
+    print(f"deltalm-ds {command}: error: {message}", file=sys.stderr, flush=True)
+
+
+def _one_line(box: str) -> str:
+    """The text of tyro's framed message, without the frame and its title, on one line."""
+    lines = [_BOX.sub(" ", line).strip() for line in box.splitlines() if not line.startswith("╭")]
+    return " ".join(line for line in lines if line) or "wrong options; see --help"
