@@ -88,9 +88,10 @@ class Attention(Sublayer):
 
 def _input_projection(width: int) -> tuple[nn.Parameter, nn.Parameter]:
     """Weight [width, width] and bias [width] of a query, key or value projection."""
-    projection = nn.Linear(width, width)  # its own draw of the bias stays, as in the published code
-    nn.init.xavier_uniform_(projection.weight, gain=1 / math.sqrt(2))
-    return projection.weight, projection.bias
+    weight, bias = nn.Parameter(torch.empty(width, width)), nn.Parameter(torch.empty(width))
+    nn.init.xavier_uniform_(weight, gain=1 / math.sqrt(2))
+    nn.init.uniform_(bias, -(width**-0.5), width**-0.5)  # torch.nn.Linear's, as in the published code
+    return weight, bias
 
 
 class FeedForward(Sublayer):

@@ -83,23 +83,40 @@ def philox4x32(
 
 def keep_mask(dropout: Dropout, num_features: int) -> Tensor:
     """Which features survive: bool [tokens, num_features]."""
-    calls = -(-num_features // DECISIONS_PER_CALL)
-    tokens_at_once = max(1, _CALLS_AT_ONCE // calls)
+    calls = torch.arange(-(-num_features // DECISIONS_PER_CALL), device=dropout.sample_of_token.device)
+    return _decide(dropout, calls)[:, :num_features]
+
+
+def probability_mask(dropout: Dropout, num_heads: int, num_keys: int) -> Tensor:
+    """Which attention probabilities survive: bool [query tokens, num_heads, num_keys].
+
+    Head and key number make feature head << 16 | key, so that no other sequence's length changes a bit.
+    """
+    device = dropout.sample_of_token.device
+    calls = torch.arange(-(-num_keys // DECISIONS_PER_CALL), device=device)
+    heads = torch.arange(num_heads, device=device) * (MAX_TOKENS_IN_SAMPLE // DECISIONS_PER_CALL)
+    decisions = _decide(dropout, (heads[:, None] + calls).flatten())
+    return decisions.unflatten(1, (num_heads, -1))[:, :, :num_keys]
+
+
+def _decide(dropout: Dropout, calls: Tensor) -> Tensor:
+    """The decisions of call numbers `calls` [calls] for each token: bool [tokens, calls * 8]."""
+    num_calls = len(calls)
+    tokens_at_once = max(1, _CALLS_AT_ONCE // max(1, num_calls))
     samples, indices = dropout.sample_of_token, dropout.index_of_token
-    mask = torch.empty(len(samples), calls * DECISIONS_PER_CALL, dtype=torch.bool, device=samples.device)
-    call = torch.arange(calls, device=samples.device)
+    mask = torch.empty(len(samples), num_calls * DECISIONS_PER_CALL, dtype=torch.bool, device=samples.device)
     # int16 comparison: flipping the top bit maps unsigned order to signed order.
     threshold = dropout.drop_threshold - 32768
     for start in range(0, len(samples), tokens_at_once):
         sample = samples[start : start + tokens_at_once, None]
         index = indices[start : start + tokens_at_once, None]
-        shape = (len(sample), calls)
+        shape = (len(sample), num_calls)
         words = philox4x32(
             (
-                torch.full((1, 1), dropout.step, device=sample.device),
+                torch.full(shape, dropout.step, device=sample.device),
                 (sample & _WORD).expand(shape),
                 (index | (sample >> 32) << 16).expand(shape),
-                call.expand(shape),
+                calls.expand(shape),
             ),
             dropout.key,
         )
@@ -109,4 +126,4 @@ def keep_mask(dropout: Dropout, num_features: int) -> Tensor:
             threshold,
             out=mask[start : start + tokens_at_once],
         )
-    return mask[:, :num_features]
+    return mask
