@@ -1,0 +1,53 @@
+"""Starting weights: reading every checkpoint layout that can become a DeltaLM, and writing our own.
+
+Needs torch and safetensors, and never unpickles.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from deltalm_ds.model.config import DeltaLMConfig
+from deltalm_ds.weights.layouts import read_source
+from deltalm_ds.weights.names import parameter_shapes
+from deltalm_ds.weights.own import save_own
+from deltalm_ds.weights.report import Report
+
+__all__ = ["Loaded", "Report", "load_pretrained", "parameter_shapes", "save_own"]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """Weights ready for `DeltaLM(config).load_state_dict(state_dict)`."""
+
+    config: DeltaLMConfig
+    """The shape of the model that the weights fill."""
+    state_dict: dict[str, Tensor]
+    """Every parameter, fp32, on the CPU, each in memory of its own."""
+    report: Report
+    """What went where; print it."""
+
+
+def load_pretrained(
+    path: str | Path, config: DeltaLMConfig | None = None, *, seed: int = 0, **overrides: Any
+) -> Loaded:
+    """Read the checkpoint at `path`, whatever its layout, and fill a DeltaLM from it.
+
+    Layouts: our own folder; XLM-R or InfoXLM as a Hugging Face folder or a fairseq file; a released DeltaLM
+    file; a DeltaLM file fine-tuned with fairseq. The model's shape is the checkpoint's own. `config` replaces
+    what the checkpoint leaves open, and must agree with the rest; `overrides` are single fields of
+    DeltaLMConfig with the same meaning, on top of `config`. An XLM-R leaves the decoder's depth (half of its
+    layers) and the special tokens open (sentinels behind its table); a fairseq file without its training
+    options leaves the number of heads open (that of the published width).
+
+    Token rows that the checkpoint has not are drawn from N(0, 1 / width) with `seed`. UserError, naming the
+    tensor or field, for anything missing, left over, contradictory, damaged, or that needs code to be read.
+    """
+    source = read_source(Path(path))
+    resolved = source.resolve(config, overrides)
+    state_dict, report = source.fill(resolved, seed)
+    return Loaded(resolved, state_dict, report)

@@ -1,0 +1,121 @@
+"""Our own model folders: config.json and model.safetensors, the tied table stored once."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Protocol
+
+import safetensors
+from safetensors.torch import save_file
+from torch import Tensor
+
+from deltalm_ds.errors import UserError
+from deltalm_ds.files import fsync_directory, write_text_atomically
+from deltalm_ds.model.config import DeltaLMConfig
+from deltalm_ds.weights.names import parameter_shapes
+from deltalm_ds.weights.safe import check_tensors, load_safetensors
+from deltalm_ds.weights.source import Source, fixed_fields
+
+FORMAT = "deltalm-ds model"
+VERSION = 1
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+
+
+class Model(Protocol):
+    """What saving needs of a DeltaLM."""
+
+    config: DeltaLMConfig
+
+    def state_dict(self) -> dict[str, Any]:
+        """Parameters by name."""
+
+
+class OwnSource(Source):
+    """A model in the names and shapes of this project."""
+
+    def source_of(self, parameter: str) -> str:
+        """The parameter itself."""
+        return parameter
+
+
+def save_own(model: Model, path: str | Path) -> None:
+    """Write `model` into the folder `path` as config.json and model.safetensors, in the model's own dtype.
+
+    Each file is written aside, synced and renamed; the weights carry the configuration too, so that a save
+    that was interrupted between the two over an older model is noticed when loading.
+    UserError if the folder cannot be written; what was there before then stays.
+    """
+    folder = Path(path)
+    tensors = _parameters(model)
+    configuration = model.config.to_dict()
+    aside = folder / f"{WEIGHTS_FILE}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            # `format` is what other readers of safetensors look for.
+            save_file(tensors, aside, metadata={"format": "pt", "config": json.dumps(configuration)})
+            with aside.open("rb+") as file:
+                os.fsync(file.fileno())
+            aside.replace(folder / WEIGHTS_FILE)
+        finally:
+            aside.unlink(missing_ok=True)
+        fsync_directory(folder)
+        content = {"format": FORMAT, "version": VERSION, "model": configuration}
+        write_text_atomically(folder / CONFIG_FILE, json.dumps(content, indent=2) + "\n")
+    except (OSError, safetensors.SafetensorError) as error:
+        raise UserError(
+            f"{folder}: cannot save the model there ({error}); free some space or choose another folder"
+        ) from error
+
+
+def read_own(folder: Path, content: dict[str, Any]) -> OwnSource:
+    """The model in `folder`, whose config.json holds `content`."""
+    config_path = folder / CONFIG_FILE
+    if content.get("version") != VERSION:
+        raise UserError(
+            f"{config_path}: version {content.get('version')!r} of the format, and this program reads "
+            f"version {VERSION}; use a newer deltalm-ds"
+        )
+    if not isinstance(content.get("model"), dict):
+        raise UserError(f"{config_path}: lacks the model's configuration; take another copy of it")
+    try:
+        config = DeltaLMConfig.from_dict(content["model"])
+    except UserError as error:
+        raise UserError(f"{config_path}: {error}") from error
+    tensors, metadata = load_safetensors(folder / WEIGHTS_FILE)
+    _check_same_model(folder, config, metadata)
+    return OwnSource(
+        path=folder,
+        layout=FORMAT,
+        tensors=check_tensors(folder / WEIGHTS_FILE, tensors),
+        known=fixed_fields(config),
+        suggested=config.to_dict(),
+    )
+
+
+def _parameters(model: Model) -> dict[str, Tensor]:
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    expected = parameter_shapes(model.config)
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    assert found == expected, f"the model and its configuration differ in {found.items() ^ expected.items()}"
+    return tensors
+
+
+def _check_same_model(folder: Path, config: DeltaLMConfig, metadata: dict[str, str]) -> None:
+    """Dropout rates may have been edited since; everything else must be what the weights were saved with."""
+    try:
+        saved = fixed_fields(DeltaLMConfig.from_dict(json.loads(metadata["config"])))
+    except (KeyError, TypeError, ValueError, UserError) as error:
+        raise UserError(
+            f"{folder / WEIGHTS_FILE}: does not carry a configuration of deltalm-ds; save the model again"
+        ) from error
+    for name, value in fixed_fields(config).items():
+        if saved[name] != value:
+            raise UserError(
+                f"{folder}: {CONFIG_FILE} says {name} {value}, {WEIGHTS_FILE} was saved with {saved[name]}; "
+                "they are of different models, or a save was interrupted: save the model again"
+            )
