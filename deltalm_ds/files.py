@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -42,6 +43,41 @@ def write_bytes_atomically(path: str | Path, content: bytes) -> None:
 def write_text_atomically(path: str | Path, text: str) -> None:
     """Replace the file at `path` by `text` in UTF-8, as `write_bytes_atomically` does."""
     write_bytes_atomically(path, text.encode("utf-8"))
+
+
+@contextlib.contextmanager
+def folder_aside(path: str | Path) -> Iterator[Path]:
+    """A folder to fill that becomes `path` when the block ends without an exception.
+
+    It lies beside `path` under a hidden name; one that a killed run left there is removed first. What was
+    at `path` stays until then and is replaced. After an exception `path` is as it was.
+    """
+    path = Path(path).resolve()  # a link stays a link
+    aside, replaced = (path.with_name(f".{path.name}.{kind}.tmp") for kind in ("new", "old"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir()
+    try:
+        yield aside
+        shutil.rmtree(replaced, ignore_errors=True)
+        _exchange(path, aside, replaced)
+    except BaseException:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise
+    fsync_directory(path.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def _exchange(path: Path, new: Path, old: Path) -> None:
+    if not path.exists():
+        new.rename(path)
+        return
+    path.rename(old)
+    try:
+        new.rename(path)
+    except BaseException:
+        old.rename(path)
+        raise
 
 
 def fsync_directory(path: str | Path) -> None:
