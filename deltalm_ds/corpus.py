@@ -75,12 +75,10 @@ def _table(sources: list[Source], last_column: list[str] | None) -> str:
         count = f"{source.dataset.num_documents:,}"
         documents, pairs = ("", count) if source.kind == "pairs" else (count, "")
         rows.append((source.name, documents, pairs, f"{source.num_tokens:,}"))
-    totals = [
-        sum(source.dataset.num_documents for source in sources if source.kind == kind)
-        for kind in ("monolingual", "pairs")
-    ]
+    num_pairs = sum(source.dataset.num_documents for source in sources if source.kind == "pairs")
+    num_documents = sum(source.dataset.num_documents for source in sources) - num_pairs
     num_tokens = sum(source.num_tokens for source in sources)
-    rows.append(("all", *(f"{count:,}" for count in (*totals, num_tokens))))
+    rows.append(("all", f"{num_documents:,}", f"{num_pairs:,}", f"{num_tokens:,}"))
     if last_column is not None:
         return format_table([(*row, last) for row, last in zip(rows, last_column, strict=True)])
     return format_table(rows)

@@ -36,6 +36,8 @@ from deltalm_ds.text.vocabulary import Vocabulary
 
 TOKENIZER_NAME = "tokenizer.model"
 _RECIPE_VERSION = 1
+_TRAINING_SETTINGS = ("vocabulary_size", "character_coverage", "tokenizer_sample_mb", "language_exponent")
+_TEXT_SETTINGS = ("documents", "text_field", "language_field", "num_sentinels", "seed")
 
 
 def _available_cores() -> int:
@@ -138,7 +140,14 @@ def prepare(settings: PrepareSettings, say: Callable[[str], object] = print) -> 
             started = time.monotonic()
             with _progress("encoding", inputs) as progress:
                 sources = build_sources(
-                    read_blocks(inputs), folder, tokenizer_path, settings.seed, validation, workers, progress
+                    read_blocks(inputs),
+                    folder,
+                    tokenizer_path,
+                    vocabulary,
+                    settings.seed,
+                    validation,
+                    workers,
+                    progress,
                 )
             seconds = time.monotonic() - started
             manifest = Manifest(
@@ -179,33 +188,31 @@ def _tokenizer(
     started = time.monotonic()
     max_bytes = int(settings.tokenizer_sample_mb * 1e6)
     rates = sampling_rates(survey.language_bytes, settings.language_exponent, max_bytes)
+    sample_mb = min(sum(survey.language_bytes.values()), max_bytes) / 1e6
+    say(
+        f"tokenizer: training {settings.vocabulary_size:,} pieces on {sample_mb:.1f} MB of text in "
+        f"{len(rates)} languages"
+    )
     with _progress("tokenizer sample", inputs) as progress:
         lines = sample_lines(inputs, rates, settings.seed, workers, progress)
         model = train_tokenizer(lines, settings.vocabulary_size, settings.character_coverage)
-    sample_mb = min(sum(survey.language_bytes.values()), max_bytes) / 1e6
-    say(
-        f"tokenizer: {settings.vocabulary_size:,} pieces trained on {sample_mb:.1f} MB of text in "
-        f"{len(rates)} languages, in {time.monotonic() - started:.0f} s"
-    )
+    say(f"tokenizer: trained in {time.monotonic() - started:.0f} s")
     return model
 
 
 def _recipe(settings: PrepareSettings, inputs: Sequence[Input], survey: Survey) -> str:
     """A hash of everything that the prepared folder depends on: two equal ones mean equal folders."""
-    tokenizer: dict[str, object]
     if settings.tokenizer is not None:
-        tokenizer = {"sha256": sha256_of(settings.tokenizer)}
+        tokenizer: dict[str, object] = {"sha256": sha256_of(settings.tokenizer)}
     else:
-        names = ("vocabulary_size", "character_coverage", "tokenizer_sample_mb", "language_exponent")
-        tokenizer = {name: getattr(settings, name) for name in names}
-    names = ("documents", "text_field", "language_field", "num_sentinels", "seed")
+        tokenizer = {name: getattr(settings, name) for name in _TRAINING_SETTINGS}
     content = {
         "version": _RECIPE_VERSION,
         "text": survey.digest,
         "inputs": [(entry.name, entry.ordinal, entry.held_out, len(entry.paths)) for entry in inputs],
         "tokenizer": tokenizer,
         "validation": (settings.validation_share, settings.max_validation_documents),
-        **{name: getattr(settings, name) for name in names},
+        **{name: getattr(settings, name) for name in _TEXT_SETTINGS},
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -226,7 +233,10 @@ def _existing(settings: PrepareSettings, recipe: str) -> Manifest | None:
     """The manifest of `settings.output` if it is whole and of this recipe; None if it may be written."""
     if settings.overwrite or not (settings.output / MANIFEST_NAME).is_file():
         return None
-    manifest = Corpus.open(settings.output, verify=True).manifest
+    try:
+        manifest = Corpus.open(settings.output, verify=True).manifest
+    except UserError as error:
+        raise UserError(f"{error} (--overwrite replaces it)") from None
     if manifest.recipe == recipe:
         return manifest
     raise UserError(
@@ -238,7 +248,12 @@ def _existing(settings: PrepareSettings, recipe: str) -> Manifest | None:
 def main() -> None:
     """The command."""
     settings = parse(PrepareSettings, "prepare")
-    prepare(settings)
+    try:
+        prepare(settings)
+    except OSError as error:  # no space, no permission: the user's to mend, and nothing half written is left
+        raise UserError(
+            f"{error.filename or settings.output}: {error.strerror}; nothing was written"
+        ) from error
 
 
 if __name__ == "__main__":

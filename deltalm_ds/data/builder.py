@@ -55,8 +55,8 @@ class SourceStatistics:
     """Lines of text; two a pair."""
     text_bytes: int = 0
     """UTF-8 bytes of the lines."""
-    pieces: int = 0
-    """Tokens without <s> and </s>."""
+    tokens: int = 0
+    """Tokens, <s> and </s> among them."""
     unknown: int = 0
     """Unknown pieces among them."""
 
@@ -82,6 +82,7 @@ def build_sources(
     blocks: Iterable[Block],
     folder: Path,
     tokenizer_path: Path,
+    vocabulary: Vocabulary,
     seed: int,
     validation: ValidationSplit,
     workers: Workers,
@@ -91,10 +92,9 @@ def build_sources(
 
     `progress` is told the bytes of text encoded.
     """
+    encode = partial(_encode_block, tokenizer_path=tokenizer_path, vocabulary=vocabulary, seed=seed)
     spills: dict[tuple[str, bool], _Spill] = {}
-    for num_bytes, parts in workers.map(
-        partial(_encode_block, tokenizer_path=tokenizer_path, seed=seed), blocks
-    ):
+    for num_bytes, parts in workers.map(encode, blocks):
         for part in parts:
             place = (part.name, part.held_out)
             if place not in spills:
@@ -121,8 +121,10 @@ class _EncodedPart:
     statistics: SourceStatistics
 
 
-def _encode_block(block: Block, tokenizer_path: Path, seed: int) -> tuple[int, list[_EncodedPart]]:
-    tokenizer = _tokenizer(tokenizer_path, tokenizer_path.stat().st_mtime_ns)
+def _encode_block(
+    block: Block, tokenizer_path: Path, vocabulary: Vocabulary, seed: int
+) -> tuple[int, list[_EncodedPart]]:
+    tokenizer = _tokenizer(tokenizer_path, tokenizer_path.stat().st_mtime_ns, vocabulary)
     documents: dict[str, list[Document]] = defaultdict(list)
     for document in parse_block(block):
         documents[document.source].append(document)
@@ -131,8 +133,8 @@ def _encode_block(block: Block, tokenizer_path: Path, seed: int) -> tuple[int, l
 
 
 @lru_cache(maxsize=1)
-def _tokenizer(path: Path, modified: int) -> Tokenizer:
-    return Tokenizer(path)
+def _tokenizer(path: Path, modified: int, vocabulary: Vocabulary) -> Tokenizer:
+    return Tokenizer(path, vocabulary)
 
 
 def _encode(
@@ -156,7 +158,7 @@ def _encode(
         statistics.lines += len(document.lines)
         statistics.text_bytes += sum(len(line.encode("utf-8")) for line in document.lines)
     stream = np.concatenate([np.empty(0, np.int32), *tokens])
-    statistics.pieces = int(np.count_nonzero(stream > Vocabulary.EOS))
+    statistics.tokens = len(stream)
     statistics.unknown = int(np.count_nonzero(stream == Vocabulary.UNK))
     return _EncodedPart(
         name=name,

@@ -82,9 +82,9 @@ def _row(name: str, statistics: SourceStatistics, held_out: int) -> tuple[str, s
         name,
         f"{statistics.documents:,}",
         f"{statistics.lines:,}",
-        f"{statistics.pieces:,}",
-        f"{statistics.text_bytes / max(statistics.pieces, 1):.2f}",
-        f"{statistics.unknown / max(statistics.pieces, 1):.3%}",
+        f"{statistics.tokens:,}",
+        f"{statistics.text_bytes / max(statistics.tokens, 1):.2f}",
+        f"{statistics.unknown / max(statistics.tokens, 1):.3%}",
         f"{held_out / max(statistics.documents, 1):.2%}",
     )
 
