@@ -65,9 +65,7 @@ def test_code_in_a_torch_file_never_runs(
     torch.save(state, path, _use_new_zipfile_serialization=archive)
     # torch lets this variable switch the restricted reader off unless the caller insists.
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
-    with pytest.raises(
-        UserError, match=r"refused.*(pathlib|posixpath|getattr|eval).*nothing but its tensors"
-    ):
+    with pytest.raises(UserError, match=r"refused.*(pathlib|getattr|eval).*nothing but its tensors"):
         load_pretrained(path, num_heads=4)
     assert not marker.exists()
 
@@ -83,6 +81,7 @@ def test_code_in_a_hugging_face_folder_never_runs(
     assert not (folder / "marker").exists()
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 @pytest.mark.parametrize("name", ["model.pt", "model.safetensors"])
 def test_a_bare_pickle_never_runs(protocol: int, name: str, tmp_path: Path) -> None:
