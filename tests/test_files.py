@@ -21,9 +21,14 @@ def test_text_replaces_the_old_file(tmp_path: Path) -> None:
 def test_failed_write_leaves_the_old_file_and_nothing_aside(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     files.write_bytes_atomically(path, b"old")
-    with pytest.raises(RuntimeError), files.atomic_writer(path) as file:
-        file.write(b"half")
-        raise RuntimeError
+
+    def fail() -> None:
+        with files.atomic_writer(path) as file:
+            file.write(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -62,9 +67,14 @@ def test_folder_aside_leaves_the_old_after_a_failure(tmp_path: Path) -> None:
     target = tmp_path / "data"
     target.mkdir()
     (target / "old").touch()
-    with pytest.raises(RuntimeError), files.folder_aside(target) as folder:
-        (folder / "new").touch()
-        raise RuntimeError
+
+    def fail() -> None:
+        with files.folder_aside(target) as folder:
+            (folder / "new").touch()
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
     assert [path.name for path in target.iterdir()] == ["old"]
     assert list(tmp_path.iterdir()) == [target]
 

@@ -71,7 +71,9 @@ def test_workers_end_with_a_killed_parent(tmp_path: Path) -> None:
     pids = tmp_path / "pids"
     pids.mkdir()
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen([sys.executable, str(program), str(pids)], env=environment, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, str(program), str(pids)], env=environment, stderr=subprocess.DEVNULL
+    )
     try:
         wait_until(lambda: len(list(pids.iterdir())) == 2)
     finally:

@@ -213,14 +213,21 @@ class IndexedWriter:
         return self
 
     def add_document(self, sequences: Sequence[np.ndarray]) -> None:
-        """Append one document of one or more sequences [length] whose values fit the dtype."""
+        """Append one document of sequences [length]; ValueError for values that do not fit the dtype."""
         for tokens in sequences:
-            content = np.ascontiguousarray(tokens, dtype=self.dtype).tobytes()
+            content = self._fitting(tokens).tobytes()
             self._file.write(content)
             self._digest.update(content)
             self._lengths.append(len(tokens))
             self._num_tokens += len(tokens)
         self._document_indices.append(len(self._lengths))
+
+    def _fitting(self, tokens: np.ndarray) -> np.ndarray:
+        if tokens.dtype != self.dtype and len(tokens):
+            limits = np.iinfo(self.dtype)
+            if tokens.min() < limits.min or tokens.max() > limits.max:
+                raise ValueError(f"tokens {tokens.min()}..{tokens.max()} do not fit {self.dtype}")
+        return np.asarray(tokens, dtype=self.dtype)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

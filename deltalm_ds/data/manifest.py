@@ -40,6 +40,10 @@ class TokenizerEntry:
     first_sentinel_id: int
     """Id of <mask_0>."""
 
+    def __post_init__(self) -> None:
+        if PurePosixPath(self.file).name != self.file:
+            raise ValueError(f"the tokenizer's file {self.file!r} leads out of the folder")
+
     @classmethod
     def of(cls, file: str, sha256: str, vocabulary: Vocabulary) -> TokenizerEntry:
         """The entry of the tokenizer in `file` with this vocabulary."""

@@ -95,7 +95,16 @@ def test_decoding_gives_the_text_back(tokenizer: Tokenizer) -> None:
 def test_decoding_shows_sentinels_and_leaves_specials_out(tokenizer: Tokenizer) -> None:
     vocabulary = tokenizer.vocabulary
     first, second = tokenizer.encode("bane"), tokenizer.encode("loki")
-    ids = [0, *first, vocabulary.sentinel_id(0), *second, 2, vocabulary.sentinel_id(12), 1, vocabulary.mask_id]
+    ids = [
+        0,
+        *first,
+        vocabulary.sentinel_id(0),
+        *second,
+        2,
+        vocabulary.sentinel_id(12),
+        1,
+        vocabulary.mask_id,
+    ]
     ids.append(vocabulary.num_rows - 1)
     assert tokenizer.decode(ids) == "bane <mask_0> loki <mask_12> <mask>"
     assert tokenizer.decode(ids, show_specials=True) == (
