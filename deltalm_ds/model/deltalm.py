@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -93,11 +94,16 @@ class DeltaLM(nn.Module):
         return padded
 
     @classmethod
-    def from_pretrained(cls, path: str | Path) -> DeltaLM:
-        """A model with the weights at `path`, whose layout is recognised; see `deltalm_ds.weights`."""
+    def from_pretrained(
+        cls, path: str | Path, config: DeltaLMConfig | None = None, *, seed: int = 0, **overrides: Any
+    ) -> DeltaLM:
+        """A model with the weights at `path`, whose layout is recognised.
+
+        The other arguments are those of `deltalm_ds.weights.load_pretrained`.
+        """
         from deltalm_ds.weights import load_pretrained
 
-        loaded = load_pretrained(path)
+        loaded = load_pretrained(path, config, seed=seed, **overrides)
         with torch.device("meta"):
             model = cls(loaded.config)
         model.load_state_dict(loaded.state_dict, assign=True)

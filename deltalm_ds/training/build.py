@@ -1,0 +1,241 @@
+"""From settings to a trainer that is ready to run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from deltalm_ds.data.batches import BatchPlan, StepReader
+from deltalm_ds.data.corpus import Corpus
+from deltalm_ds.data.loader import StepLoader
+from deltalm_ds.data.samples import SampleReader, ValidationReader
+from deltalm_ds.errors import UserError
+from deltalm_ds.files import write_text_atomically
+from deltalm_ds.model import DeltaLM, DeltaLMConfig, Recomputation
+from deltalm_ds.text.tokenizer import Tokenizer
+from deltalm_ds.training.checkpoint_folder import step_folders
+from deltalm_ds.training.checkpoints import CheckpointStore, Resumable, find_resumable
+from deltalm_ds.training.deepspeed_config import DeepSpeedConfig, RequestedBatch, read_deepspeed_config
+from deltalm_ds.training.distributed import Process, from_first, join_processes, on_first
+from deltalm_ds.training.engine import Engine
+from deltalm_ds.training.flops import Peak, peak_of
+from deltalm_ds.training.monitor import Monitor, say
+from deltalm_ds.training.optimizer import build_optimizer
+from deltalm_ds.training.precision import default_dtype
+from deltalm_ds.training.sample import prepared_sample
+from deltalm_ds.training.settings import PretrainSettings
+from deltalm_ds.training.trainer import Trainer
+from deltalm_ds.training.validation import Validator
+from deltalm_ds.weights import load_pretrained
+
+CHECKPOINTS = "checkpoints"
+
+VERIFIED_BYTES = 1 << 30
+"""Data up to this size are hashed at every start, a second's work; `corpus --verify` hashes any size."""
+
+_TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@contextlib.contextmanager
+def pretraining(settings: PretrainSettings) -> Iterator[Trainer]:
+    """A trainer for `settings`, ready to run, in its process group."""
+    process = join_processes()
+    with _build(settings.complete(), process) as trainer:
+        yield trainer
+    # Not after an error: others may hang in a collective, and our exit is what ends them.
+    dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _build(settings: PretrainSettings, process: Process) -> Iterator[Trainer]:
+    output = on_first(lambda: _output_folder(settings))
+    corpus = _open_corpus(settings)
+    tokenizer = Tokenizer(corpus.tokenizer_path, corpus.vocabulary)
+    reader = SampleReader(corpus, settings.data_settings, settings.seed)
+    deepspeed_config = read_deepspeed_config(
+        settings.deepspeed_config,
+        RequestedBatch(settings.batch_size, settings.micro_batch_size, settings.default_batch_size),
+        process.world_size,
+        gradient_clipping=settings.optimizer_settings.gradient_clipping,
+        default_dtype=default_dtype(process.device),
+    )
+    model, origin = _build_model(settings, corpus)
+    resumable = None
+    if settings.resume:
+        resumable = find_resumable(
+            output / CHECKPOINTS,
+            world_size=process.world_size,
+            zero_stage=deepspeed_config.zero_stage,
+            dtype=deepspeed_config.dtype,
+            model_config=model.config.to_dict(),
+            fingerprint=reader.fingerprint(),
+            say=say,
+        )
+    if process.is_first:
+        _describe(settings, deepspeed_config, model, corpus, origin, output)
+
+    engine = _build_engine(settings, model, deepspeed_config, resumable)
+    store = CheckpointStore(
+        output / CHECKPOINTS, engine.deepspeed, num_kept=settings.monitoring.keep_checkpoints, say=say
+    )
+    state = store.load(resumable) if resumable else None
+    if state is not None and process.is_first:
+        say(f"resuming after step {state.step:,}, at sample {state.next_position:,}")
+    plan = BatchPlan(batch_size=deepspeed_config.global_batch_size)
+    batches = plan.batches(
+        reader.num_tokens, *((state.step, state.next_position) if state else (0, 0)), end_step=settings.steps
+    )
+    step_reader = StepReader(
+        reader, process.rank, process.world_size, deepspeed_config.gradient_accumulation_steps
+    )
+    with (
+        StepLoader(step_reader, batches, settings.data_settings.num_loader_workers) as loader,
+        _monitor(output, state.step if state else None, process) as monitor,
+    ):
+        trainer = Trainer(
+            settings=settings,
+            process=process,
+            engine=engine,
+            model_config=model.config,
+            groups=reader.group_names,
+            fingerprint=reader.fingerprint(),
+            loader=loader,
+            validator=_build_validator(settings, corpus, tokenizer, process, deepspeed_config),
+            store=store,
+            monitor=monitor,
+            peak=_peak(settings, deepspeed_config, process),
+        )
+        if state is not None:
+            trainer.resume(state)
+        yield trainer
+
+
+def _output_folder(settings: PretrainSettings) -> Path:
+    output = settings.output or Path("runs") / f"{settings.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if not settings.resume and step_folders(output / CHECKPOINTS):
+        raise UserError(f"--output {output} holds a run: go on with it by --resume, or name another folder")
+    return output
+
+
+def _open_corpus(settings: PretrainSettings) -> Corpus:
+    """The data, hashed by rank 0 unless they are large, and opened by every rank."""
+
+    def verify() -> Path:
+        path = settings.data or prepared_sample(say)
+        corpus = Corpus.open(path)
+        if corpus.num_bytes <= VERIFIED_BYTES:
+            Corpus.open(path, verify=True)
+        else:
+            say(
+                f"{path}: {corpus.num_bytes / 1e9:,.0f} GB, sizes checked; "
+                f"for the hashes run python -m deltalm_ds.corpus {path} --verify"
+            )
+        return path
+
+    return Corpus.open(on_first(verify))
+
+
+def _build_model(settings: PretrainSettings, corpus: Corpus) -> tuple[DeltaLM, str]:
+    """The model, the same on every rank, and words on where its weights come from."""
+    vocabulary = corpus.vocabulary
+    of_data = {
+        "vocabulary_rows": vocabulary.num_rows,
+        "mask_id": vocabulary.mask_id,
+        "first_sentinel_id": vocabulary.first_sentinel_id,
+        "num_sentinels": vocabulary.num_sentinels,
+        "dropout": settings.dropout,
+    }
+    torch.manual_seed(settings.seed)
+    if settings.from_ is None:
+        config = DeltaLMConfig.preset(settings.preset, pre_layer_norm=settings.pre_layer_norm, **of_data)
+        model, origin = DeltaLM(config), f"new weights, seed {settings.seed}"
+    else:
+        loaded = load_pretrained(settings.from_, seed=settings.seed, **of_data)
+        with torch.device("meta"):
+            model = DeltaLM(loaded.config)
+        model.load_state_dict(loaded.state_dict, assign=True)
+        config, origin = loaded.config, str(loaded.report)
+    longest = max(settings.data_settings.max_source_length, settings.data_settings.max_target_length)
+    if longest > config.max_positions:
+        raise UserError(
+            f"the model has {config.max_positions} positions: lower --max-source-length and "
+            f"--max-target-length to it (now {longest})"
+        )
+    model.recomputation = Recomputation(settings.checkpoint_every_n_layers)
+    return model, origin
+
+
+def _build_engine(
+    settings: PretrainSettings, model: DeltaLM, config: DeepSpeedConfig, resumable: Resumable | None
+) -> Engine:
+    if resumable is not None and resumable.needs_universal:
+        config.resolved["checkpoint"] = {**config.resolved.get("checkpoint", {}), "load_universal": True}
+    optimizer = build_optimizer(model, settings.optimizer_settings, config.offload_optimizer)
+    return Engine(model, optimizer, config)
+
+
+def _build_validator(
+    settings: PretrainSettings,
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    process: Process,
+    config: DeepSpeedConfig,
+) -> Validator:
+    reader = ValidationReader(corpus, settings.data_settings, settings.monitoring.validation_samples)
+    return Validator(
+        [reader.sample(number) for number in range(len(reader))],
+        reader.group_names,
+        tokenizer,
+        process,
+        samples_at_once=config.micro_batch_size,
+        num_texts=settings.monitoring.text_samples,
+    )
+
+
+@contextlib.contextmanager
+def _monitor(output: Path, resumed_at: int | None, process: Process) -> Iterator[Monitor | None]:
+    """Rank 0's monitor; None elsewhere."""
+    if not process.is_first:
+        yield None
+        return
+    monitor = Monitor(output, resumed_at)
+    try:
+        yield monitor
+    finally:
+        monitor.close()
+
+
+def _peak(settings: PretrainSettings, config: DeepSpeedConfig, process: Process) -> Peak:
+    if settings.monitoring.peak_tflops is not None:
+        return Peak(settings.monitoring.peak_tflops, "--peak-tflops")
+    return from_first(peak_of(process.device, _TORCH_DTYPES[config.dtype]))
+
+
+def _describe(
+    settings: PretrainSettings,
+    config: DeepSpeedConfig,
+    model: DeltaLM,
+    corpus: Corpus,
+    origin: str,
+    output: Path,
+) -> None:
+    """Print what will run, and save all of it beside the checkpoints."""
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    tokens = sum(source.num_tokens for source in corpus.sources("train"))
+    say(f"data      {corpus.path}: {tokens:,} tokens in {len(corpus.sources('train'))} sources")
+    say(f"model     {num_parameters:,} parameters, {config.dtype}; {origin}")
+    say(f"output    {output}  (curves: tensorboard --logdir {output})")
+    say("DeepSpeed " + json.dumps(config.resolved, indent=2))
+    output.mkdir(parents=True, exist_ok=True)
+    for name, content in (
+        ("settings.json", settings.to_dict()),
+        ("deepspeed.json", config.resolved),
+        ("config.json", model.config.to_dict()),
+    ):
+        write_text_atomically(output / name, json.dumps(content, indent=2) + "\n")

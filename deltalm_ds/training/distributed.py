@@ -1,0 +1,98 @@
+"""Processes and devices: one process a device, whatever launched it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import deepspeed
+import torch
+import torch.distributed as dist
+
+from deltalm_ds.errors import UserError
+
+T = TypeVar("T")
+
+_UNDER_MPI = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK", "MV2_COMM_WORLD_SIZE")
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process among all."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """Rank 0 prints, logs and writes what is written once."""
+        return self.rank == 0
+
+
+def join_processes() -> Process:
+    """Join the group that the launcher made (deepspeed, torchrun, mpirun), or be a group of one."""
+    if "RANK" not in os.environ and not any(name in os.environ for name in _UNDER_MPI):
+        os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1")
+        os.environ["MASTER_PORT"] = str(_free_port())
+    # DeepSpeed 0.19 calls collectives by names that torch 2.13 has deprecated, at every step.
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
+    # Its 25 s of compilation serve inference only.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    deepspeed.init_distributed(
+        dist_backend=deepspeed.get_accelerator().communication_backend_name(), verbose=False
+    )
+    rank, world_size = dist.get_rank(), dist.get_world_size()
+    if torch.cuda.is_available():
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    else:
+        device = torch.device("cpu")
+        _share_cores()
+    return Process(rank, world_size, device)
+
+
+def from_first(value: T) -> T:
+    """Rank 0's `value`, on every rank; it must be picklable."""
+    box: list[Any] = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def on_first(action: Callable[[], T]) -> T:
+    """`action`'s result on rank 0, on every rank; the others wait, and share its UserError."""
+    result: T | None = None
+    error: str | None = None
+    if dist.get_rank() == 0:
+        try:
+            result = action()
+        except UserError as mistake:
+            error = str(mistake)
+    result, error = from_first((result, error))
+    if error is not None:
+        raise UserError(error)
+    return result  # type: ignore[return-value]
+
+
+def sum_over_ranks(values: torch.Tensor) -> torch.Tensor:
+    """Sum a tensor over all ranks, in place."""
+    dist.all_reduce(values)
+    return values
+
+
+def _share_cores() -> None:
+    """Give each process of this host its share of the cores, unless OMP_NUM_THREADS already decides."""
+    if "OMP_NUM_THREADS" in os.environ:
+        return
+    local = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") or "1"
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(local)))
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

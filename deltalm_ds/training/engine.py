@@ -1,0 +1,137 @@
+"""One optimizer step on DeepSpeed, with what DeepSpeed leaves open made exact.
+
+- The loss is the sum over tokens divided by the global number of labelled tokens, over all ranks and
+  micro-batches, however uneven; micro-batches of one step are therefore known before the first runs.
+- Gradients are summed in fp32 whatever the model's dtype, at ZeRO stage 0 too.
+- A step with a NaN or an infinity is skipped, in fp32 at stage 0 too, and reported.
+- The loss scale of fp16 grows after a step is done: DeepSpeed 0.19 doubles it between the backward pass and
+  the division by it, which halves the update of each such step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import deepspeed
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from deltalm_ds.data.batches import PackedBatch
+from deltalm_ds.model import DropoutState, PackedTokens
+from deltalm_ds.ops import CrossEntropy, SmoothingForm
+from deltalm_ds.training.deepspeed_config import DeepSpeedConfig
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """What one optimizer step did."""
+
+    applied: bool
+    """False where a NaN or an infinity in the gradient made it a skipped step."""
+    gradient_norm: float
+    """Norm of the global gradient before clipping."""
+    loss_scale: float
+    """Of fp16; 1 otherwise."""
+
+
+class Engine:
+    """A model on DeepSpeed."""
+
+    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, config: DeepSpeedConfig) -> None:
+        self.config = config
+        self.deepspeed, *_ = deepspeed.initialize(
+            model=model, optimizer=optimizer, config=config.resolved, dist_init_required=False
+        )
+        self._sums_plain_gradients = config.zero_stage == 0
+        if self._sums_plain_gradients and config.dtype != "fp32":
+            # DeepSpeed sums in fp32 from stage 1 on; here autograd itself is told to.
+            for parameter in self.deepspeed.module.parameters():
+                parameter.grad_dtype = torch.float32
+
+    @property
+    def module(self) -> nn.Module:
+        """The model itself."""
+        return self.deepspeed.module
+
+    @property
+    def loss_scale(self) -> float:
+        """The scale fp16 losses are multiplied by, 1 in other dtypes."""
+        return float(self.deepspeed.optimizer.loss_scale) if self.config.dtype == "fp16" else 1.0
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Use `learning_rate` in the next step."""
+        for group in self.deepspeed.optimizer.param_groups:
+            group["lr"] = learning_rate
+
+    def forward(
+        self,
+        batch: PackedBatch,
+        dropout: DropoutState | None,
+        label_smoothing: float = 0.0,
+        smoothing_form: SmoothingForm = "fairseq",
+    ) -> CrossEntropy:
+        """The summed losses of one micro-batch (tensors on this rank's device)."""
+        source = PackedTokens(
+            batch.source_tokens, batch.source_cumulative_lengths, batch.max_source_length, batch.sample_ids
+        )
+        decoder_input = PackedTokens(
+            batch.decoder_input, batch.target_cumulative_lengths, batch.max_target_length, batch.sample_ids
+        )
+        sums = self.deepspeed(source, decoder_input, batch.labels, label_smoothing, smoothing_form, dropout)
+        return CrossEntropy(*sums)
+
+    def step(
+        self,
+        micro_batches: Sequence[PackedBatch],
+        num_target_tokens: Tensor,
+        dropout: DropoutState | None,
+        label_smoothing: float = 0.0,
+        smoothing_form: SmoothingForm = "fairseq",
+    ) -> tuple[StepOutcome, list[CrossEntropy]]:
+        """Forward and backward over this rank's micro-batches, then one update.
+
+        `num_target_tokens`, a scalar, counts the labelled tokens of all ranks. Every rank must bring the
+        same number of micro-batches.
+        """
+        losses = []
+        for number, batch in enumerate(micro_batches):
+            self.deepspeed.set_gradient_accumulation_boundary(number == len(micro_batches) - 1)
+            sums = self.forward(batch, dropout, label_smoothing, smoothing_form)
+            loss = sums.loss * (dist.get_world_size() / num_target_tokens.clamp(min=1)).float()
+            if self._sums_plain_gradients and self.config.dtype == "fp16":
+                loss = loss * self.loss_scale  # DeepSpeed unscales at stage 0 but does not scale
+            self.deepspeed.backward(loss, scale_wrt_gas=False)
+            losses.append(CrossEntropy(*(part.detach() for part in sums)))
+        return self._update(), losses
+
+    def _update(self) -> StepOutcome:
+        scale = self.loss_scale
+        if self._sums_plain_gradients:
+            norm = self._plain_gradient_norm() / scale
+            finite = norm < float("inf")
+            if not finite and self.config.dtype == "fp32":
+                for parameter in self.module.parameters():
+                    parameter.grad = None  # an optimizer of torch leaves such parameters alone
+            self.deepspeed.step()
+            applied = finite and bool(self.deepspeed.was_step_applied())
+        else:
+            self.deepspeed.step()
+            applied = bool(self.deepspeed.was_step_applied())
+            norm = float(self.deepspeed.get_global_grad_norm())
+        if applied and self.config.dynamic_loss_scale is not None:
+            self._grow_loss_scale(self.config.dynamic_loss_scale.growth_interval)
+        return StepOutcome(applied, norm, scale)
+
+    def _plain_gradient_norm(self) -> float:
+        """Norm of the all-reduced gradients, NaN read as infinite: the same on every rank."""
+        gradients = [p.grad for p in self.module.parameters() if p.grad is not None]
+        norm = float(torch.nn.utils.get_total_norm(gradients))
+        return norm if norm == norm else float("inf")
+
+    def _grow_loss_scale(self, interval: int) -> None:
+        scaler: Any = self.deepspeed.optimizer.loss_scaler
+        if (scaler.cur_iter - scaler.last_overflow_iter) % interval == 0:
+            scaler.cur_scale *= scaler.scale_factor

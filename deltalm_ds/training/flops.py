@@ -1,0 +1,82 @@
+"""How many floating-point operations a step needs, and what the hardware could do.
+
+The count is analytic, since profilers miss fused kernels. A multiply-add is two operations; training is three
+times the forward pass; recomputation under activation checkpointing is not counted.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+
+from deltalm_ds.model import DeltaLMConfig
+
+# Dense bf16 and fp16 peaks in TFLOP/s from the makers' data sheets, by a part of the device's name.
+_NAMED_PEAKS = {
+    "A100": 312.0,
+    "A800": 312.0,
+    "H100 PCIe": 756.0,
+    "H100": 989.4,
+    "H200": 989.4,
+    "H800": 989.4,
+    "B200": 2250.0,
+    "L40S": 362.0,
+}
+
+
+def training_flops(
+    config: DeltaLMConfig,
+    source_lengths: torch.Tensor,
+    target_lengths: torch.Tensor,
+    num_labels: int,
+) -> float:
+    """Operations of forward and backward over packed sequences.
+
+    source_lengths, target_lengths [sequences] in tokens; `num_labels` tokens have a loss.
+    """
+    width, feed_forward = config.width, config.feed_forward_width
+    sources, targets = source_lengths.double(), target_lengths.double()
+    num_sources, num_targets = float(sources.sum()), float(targets.sum())
+    encoder = 2 * num_sources * (4 * width**2 + 2 * width * feed_forward)
+    encoder += 4 * float((sources**2).sum()) * width
+    decoder = 2 * num_targets * (6 * width**2 + 4 * width * feed_forward) + 4 * num_sources * width**2
+    # Causal attention needs half of the square.
+    decoder += 2 * float((targets**2).sum()) * width + 4 * float((sources * targets).sum()) * width
+    vocabulary = 2 * num_labels * width * config.vocabulary_rows
+    forward = config.num_encoder_layers * encoder + config.num_decoder_blocks * decoder + vocabulary
+    return 3 * forward
+
+
+@dataclass(frozen=True)
+class Peak:
+    """What model FLOP utilisation is measured against."""
+
+    tflops: float
+    """Of one device, in TFLOP/s."""
+    name: str
+    """Where the number comes from."""
+
+
+def peak_of(device: torch.device, dtype: torch.dtype) -> Peak:
+    """The data sheet's peak for a known GPU in half precision, else a matrix product measured now."""
+    if device.type == "cuda" and dtype != torch.float32:
+        name = torch.cuda.get_device_name(device)
+        for part, tflops in _NAMED_PEAKS.items():
+            if part in name:
+                return Peak(tflops, f"data sheet of {part}, dense 16-bit")
+    return Peak(_measure_matrix_product(device, dtype), f"{dtype} matrix product measured at start")
+
+
+def _measure_matrix_product(device: torch.device, dtype: torch.dtype, size: int = 2048) -> float:
+    """TFLOP/s of the best of five products of [size, size] matrices, after one to warm up."""
+    a = torch.ones(size, size, dtype=dtype, device=device)
+    best = float("inf")
+    for _ in range(6):
+        start = time.perf_counter()
+        a @ a
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best / 1e12

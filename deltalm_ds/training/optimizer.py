@@ -1,0 +1,88 @@
+"""The optimizer that DeepSpeed wraps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from deltalm_ds.errors import UserError
+from deltalm_ds.training.schedule import ScheduleName
+
+OptimizerName = Literal["adamw", "apex"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    """Optimizer and learning rate."""
+
+    optimizer: OptimizerName = "adamw"
+    """AdamW of torch, or FusedAdam of NVIDIA's apex where that is installed."""
+    learning_rate: float | None = None
+    """Peak learning rate. Default by preset: 2e-4 for base and large, 5e-4 for small, 1e-3 for tiny."""
+    schedule: ScheduleName = "linear"
+    """After warm-up: linear to zero at the last step, or inverse square root of the step."""
+    warmup_steps: int | None = None
+    """Optimizer steps of warm-up. Default: 10,000 for base and large, a tenth of the run for the others."""
+    adam_beta1: float = 0.9
+    """Decay of Adam's first moment."""
+    adam_beta2: float = 0.999
+    """Decay of Adam's second moment."""
+    adam_epsilon: float = 1e-8
+    """Added to the root of Adam's second moment."""
+    weight_decay: float = 0.01
+    """Decoupled weight decay of matrices; biases and LayerNorms have none."""
+    gradient_clipping: float = 1.0
+    """Largest gradient norm, 0 for none; a number in the DeepSpeed configuration goes before it."""
+
+    def __post_init__(self) -> None:
+        if self.learning_rate is not None and self.learning_rate <= 0:
+            raise UserError(f"--learning-rate must be above 0, not {self.learning_rate}")
+        if self.warmup_steps is not None and self.warmup_steps < 0:
+            raise UserError(f"--warmup-steps must not be negative, but is {self.warmup_steps}")
+        if not (0 <= self.adam_beta1 < 1 and 0 <= self.adam_beta2 < 1):
+            raise UserError("--adam-beta1 and --adam-beta2 must lie in [0, 1)")
+        if self.weight_decay < 0 or self.gradient_clipping < 0 or self.adam_epsilon <= 0:
+            raise UserError(
+                "--weight-decay and --gradient-clipping must be at least 0, --adam-epsilon above 0"
+            )
+
+
+def build_optimizer(model: nn.Module, settings: OptimizerSettings, offload: bool) -> torch.optim.Optimizer:
+    """AdamW over `model`, decay on matrices only; `offload` says that ZeRO keeps its state in host memory.
+
+    The learning rate is set at every step.
+    """
+    matrices = [parameter for parameter in model.parameters() if _rank_of(parameter) > 1]
+    vectors = [parameter for parameter in model.parameters() if _rank_of(parameter) <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": settings.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    common = {
+        "lr": 0.0,
+        "betas": (settings.adam_beta1, settings.adam_beta2),
+        "eps": settings.adam_epsilon,
+    }
+    if settings.optimizer == "apex":
+        try:
+            from apex.optimizers import FusedAdam
+        except ImportError:
+            raise UserError(
+                "--optimizer apex: NVIDIA's apex is not installed (PyPI's apex is another package); "
+                "build it from source, or use --optimizer adamw"
+            ) from None
+        return FusedAdam(groups, adam_w_mode=True, **common)
+    if offload and torch.cuda.is_available():
+        # torch's AdamW on the host would be several times slower than the GPU's step.
+        from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+        return DeepSpeedCPUAdam(groups, adamw_mode=True, **common)
+    return torch.optim.AdamW(groups, fused=True, **common)  # type: ignore[arg-type]
+
+
+def _rank_of(parameter: nn.Parameter) -> int:
+    """Number of dimensions, also of a parameter that ZeRO-3 has already partitioned."""
+    return len(getattr(parameter, "ds_shape", parameter.shape))

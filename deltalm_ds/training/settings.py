@@ -1,0 +1,174 @@
+"""The settings of a pre-training run; the command line of `pretrain` is made from them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from deltalm_ds.data.samples import DataSettings
+from deltalm_ds.errors import UserError
+from deltalm_ds.ops import SmoothingForm
+from deltalm_ds.training.optimizer import OptimizerSettings
+
+PresetName = Literal["tiny", "small", "base", "large"]
+
+
+@dataclass(frozen=True)
+class PresetDefaults:
+    """What a run takes where the user says nothing."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    warmup_steps: int | None
+    """None: a tenth of the run."""
+
+
+# The paper's run for base and large, as far as it is known; the small ones are for trying out.
+_DEFAULTS: dict[str, PresetDefaults] = {
+    "tiny": PresetDefaults(2_000, 16, 1e-3, None),
+    "small": PresetDefaults(20_000, 128, 5e-4, None),
+    "base": PresetDefaults(600_000, 2048, 2e-4, 10_000),
+    "large": PresetDefaults(600_000, 2048, 2e-4, 10_000),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class MonitoringSettings:
+    """What is recorded and saved, and how often."""
+
+    log_every: int = 10
+    """Optimizer steps between two records of the progress line, TensorBoard and metrics.jsonl."""
+    validate_every: int = 1_000
+    """Optimizer steps between two validations; the last step is always validated. 0 for none."""
+    validation_samples: int = 64
+    """Validation samples of each source."""
+    text_samples: int = 3
+    """Validation samples whose spans are reconstructed and shown as text."""
+    save_every: int = 1_000
+    """Optimizer steps between two checkpoints; the last step is always saved."""
+    keep_checkpoints: int = 3
+    """Newest checkpoints that are kept."""
+    peak_tflops: float | None = None
+    """Peak TFLOP/s of one device, for the model FLOP utilisation. Default: the data sheet's number of a known
+    GPU, else that of a matrix product measured at the start."""
+
+    def __post_init__(self) -> None:
+        for name, least in (
+            ("log_every", 1),
+            ("validate_every", 0),
+            ("validation_samples", 1),
+            ("text_samples", 0),
+            ("save_every", 1),
+            ("keep_checkpoints", 1),
+        ):
+            if getattr(self, name) < least:
+                option = name.replace("_", "-")
+                raise UserError(f"--{option} must be at least {least}, not {getattr(self, name)}")
+        if self.peak_tflops is not None and self.peak_tflops <= 0:
+            raise UserError(f"--peak-tflops must be above 0, not {self.peak_tflops}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainSettings:
+    """Pre-train DeltaLM on a folder that `python -m deltalm_ds.prepare` made.
+
+    Without --data a small sample corpus is made and a tiny model trained on it, to see everything work. Start
+    it with `deepspeed`, `torchrun`, `mpirun` or plain `python`.
+    """
+
+    data: Path | None = None
+    """Prepared folder. Default: the embedded sample, prepared on first use."""
+    output: Path | None = None
+    """Folder for checkpoints, records and TensorBoard. Default: runs/PRESET-DATE-TIME."""
+    preset: PresetName = "tiny"
+    """Size of the model. With --from the sizes come from the weights."""
+    from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """Weights to start a new run from: XLM-R or InfoXLM (Hugging Face folder or fairseq file), a released or
+    fine-tuned DeltaLM, or a model of ours."""
+    resume: bool = False
+    """Go on with the run in --output, from its newest whole checkpoint."""
+    allow_changes: bool = False
+    """Resume even though data, tokenizer, objectives or mixture are not what the run began with."""
+    steps: int | None = None
+    """Optimizer steps of the whole run. Default by preset: 600,000 for base and large, 20,000 small, 2,000
+    tiny."""
+    stop_after: int | None = None
+    """Save and end after this many steps in this process, to go on later with --resume; schedules keep
+    following --steps."""
+    batch_size: int | None = None
+    """Samples of a global batch, over all processes. Default by preset: 2,048 for base and large, 128 small,
+    16 tiny."""
+    micro_batch_size: int | None = None
+    """Samples a process computes at once; the rest of its share is accumulated. Default: 8."""
+    seed: int = 1
+    """Names every random draw of the run: initial weights, order, masks, dropout."""
+    dropout: float = 0.1
+    """Share of features dropped after the embeddings and every sub-layer."""
+    label_smoothing: float = 0.0
+    """Probability given to other pieces than the target."""
+    smoothing_form: SmoothingForm = "fairseq"
+    """fairseq: eps / (rows - 1) to every other row; uniform: eps / rows to every row."""
+    checkpoint_every_n_layers: int = 0
+    """Keep only the input of every n-th layer and compute it again in the backward pass; 0: of none."""
+    pre_layer_norm: bool = False
+    """A pre-LN model in place of DeltaLM's post-LN; for new models only, not with --from."""
+    deepspeed_config: Path = Path("ds_configs/zero2.json")
+    """DeepSpeed's JSON configuration."""
+    local_rank: Annotated[int, tyro.conf.Suppress] = -1
+    """Given by the deepspeed launcher; the environment says the same."""
+    data_settings: DataSettings = field(default_factory=DataSettings)
+    optimizer_settings: OptimizerSettings = field(default_factory=OptimizerSettings)
+    monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "micro_batch_size", "stop_after"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"--seed must lie in [0, 2^32), not {self.seed}")
+        if not 0 <= self.label_smoothing < 1:
+            raise UserError(f"--label-smoothing must lie in [0, 1), not {self.label_smoothing}")
+        if self.resume and self.output is None:
+            raise UserError("--resume needs --output, the folder of the run to go on with")
+        if self.resume and self.from_ is not None:
+            raise UserError("--from starts a new run and --resume goes on with one: give one of them")
+        if self.pre_layer_norm and self.from_ is not None:
+            raise UserError("--pre-layer-norm is for new models: the weights of --from are post-LN")
+
+    def complete(self) -> PretrainSettings:
+        """The same with the preset's numbers where the user gave none."""
+        defaults = _DEFAULTS[self.preset]
+        steps = self.steps or defaults.steps
+        warmup = self.optimizer_settings.warmup_steps
+        if warmup is None:
+            warmup = defaults.warmup_steps if defaults.warmup_steps is not None else steps // 10
+        return dataclasses.replace(
+            self,
+            steps=steps,
+            optimizer_settings=dataclasses.replace(
+                self.optimizer_settings,
+                warmup_steps=warmup,
+                learning_rate=self.optimizer_settings.learning_rate or defaults.learning_rate,
+            ),
+        )
+
+    @property
+    def default_batch_size(self) -> int:
+        """Samples of a global batch where neither the command line nor the DeepSpeed JSON says a number."""
+        return _DEFAULTS[self.preset].batch_size
+
+    def to_dict(self) -> dict[str, Any]:
+        """All settings by name, ready for JSON."""
+
+        def plain(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {name: plain(item) for name, item in value.items()}
+            return str(value) if isinstance(value, Path) else value
+
+        return plain(dataclasses.asdict(self))

@@ -1,0 +1,149 @@
+"""Validation: losses on a fixed set, whether the source is used at all, and reconstructed text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from deltalm_ds.data.batches import pack_samples
+from deltalm_ds.data.loader import to_tensors
+from deltalm_ds.data.samples import GroupName, Sample
+from deltalm_ds.ops import IGNORE
+from deltalm_ds.text.tokenizer import Tokenizer
+from deltalm_ds.training.distributed import Process, sum_over_ranks
+from deltalm_ds.training.engine import Engine
+from deltalm_ds.training.reconstruction import reconstruct, show
+
+RECONSTRUCTED_TOKENS = 48
+
+
+@dataclass(frozen=True)
+class ValidationReport:
+    """What one validation found."""
+
+    values: dict[str, float]
+    """Nats a token by name: "loss", "loss/OBJECTIVE", "loss/LANGUAGE"; and of tokens that are no sentinels
+    "text/OBJECTIVE", "text_with_other_source/OBJECTIVE", "unigram_entropy/OBJECTIVE"."""
+    texts: str
+    """Reconstructed samples."""
+
+    def lines(self) -> str:
+        """The report in a few lines, for the console."""
+        head = f"validation  loss {self.values['loss']:.4f}"
+        rows = []
+        for name in self.values:
+            if name.startswith("text/"):
+                objective = name.removeprefix("text/")
+                rows.append(
+                    f"  {objective}: {self.values[name]:.4f} nats a token of text (sentinels not counted), "
+                    f"{self.values[f'text_with_other_source/{objective}']:.4f} with another sample's source, "
+                    f"unigram entropy {self.values[f'unigram_entropy/{objective}']:.4f}"
+                )
+        return "\n".join([head, *rows])
+
+
+class Validator:
+    """Validates on `samples`, the same ones every time, shared out over the processes."""
+
+    def __init__(
+        self,
+        samples: Sequence[Sample],
+        groups: Sequence[GroupName],
+        tokenizer: Tokenizer,
+        process: Process,
+        *,
+        samples_at_once: int,
+        num_texts: int,
+    ) -> None:
+        self.groups = groups
+        self.tokenizer = tokenizer
+        self.process = process
+        vocabulary = tokenizer.vocabulary
+        self._sentinels = range(
+            vocabulary.first_sentinel_id, vocabulary.first_sentinel_id + vocabulary.num_sentinels
+        )
+        kept = [sample for sample in samples if len(sample.example.labels)]
+        self._texts = [kept[place] for place in _spread(len(kept), num_texts)]
+        self._batches: list[tuple[list[Sample], list[Sample]]] = []
+        self._entropies: dict[str, float] = {}
+        for objective in dict.fromkeys(sample.objective for sample in kept):
+            same = [sample for sample in kept if sample.objective == objective]
+            labels = np.concatenate([sample.example.labels for sample in same])
+            self._entropies[objective] = _entropy(labels[~np.isin(labels, self._sentinels)])
+            other = same[1:] + same[:1]
+            for start in range(0, len(same), samples_at_once):
+                part = slice(start, start + samples_at_once)
+                self._batches.append((same[part], other[part]))
+
+    def run(self, engine: Engine) -> ValidationReport:
+        """Validate the engine's model; called by all processes together."""
+        sums = torch.zeros(5, len(self.groups), dtype=torch.float64, device=self.process.device)
+        with torch.no_grad():
+            for number in range(0, len(self._batches), self.process.world_size):
+                self._add(engine, number + self.process.rank, sums)
+            texts = self._reconstruct(engine)
+        return ValidationReport(self._values(sum_over_ranks(sums).tolist()), texts)
+
+    def _add(self, engine: Engine, number: int, sums: torch.Tensor) -> None:
+        # A process left without a batch repeats the last one and forgets it: under ZeRO-3 all must go along.
+        samples, others = self._batches[min(number, len(self._batches) - 1)]
+        device = self.process.device
+        batch = to_tensors(pack_samples(samples), device)
+        swapped = [
+            replace(sample, example=sample.example._replace(source=another.example.source))
+            for sample, another in zip(samples, others, strict=True)
+        ]
+        nll = engine.forward(batch, None).token_negative_log_likelihood
+        other_nll = engine.forward(
+            to_tensors(pack_samples(swapped), device), None
+        ).token_negative_log_likelihood
+        if number >= len(self._batches):
+            return
+        labelled = batch.labels != IGNORE
+        sentinel = (batch.labels >= self._sentinels.start) & (batch.labels < self._sentinels.stop)
+        text = (labelled & ~sentinel).double()
+        group_of_token = torch.repeat_interleave(
+            batch.groups, batch.target_cumulative_lengths.diff(), output_size=len(batch.labels)
+        )
+        rows = torch.stack([nll.double(), labelled.double(), nll * text, text, other_nll * text])
+        sums.index_add_(1, group_of_token, rows)
+
+    def _values(self, sums: list[list[float]]) -> dict[str, float]:
+        nll, tokens, text_nll, text_tokens, other_nll = (np.array(row) for row in sums)
+        values = {"loss": float(nll.sum() / tokens.sum())}
+        for attribute in ("objective", "language"):
+            names = [getattr(group, attribute) for group in self.groups]
+            for name in dict.fromkeys(names):
+                of_name = np.array([other == name for other in names])
+                if tokens[of_name].sum():
+                    values[f"loss/{name}"] = float(nll[of_name].sum() / tokens[of_name].sum())
+                if attribute == "objective" and text_tokens[of_name].sum():
+                    count = text_tokens[of_name].sum()
+                    values[f"text/{name}"] = float(text_nll[of_name].sum() / count)
+                    values[f"text_with_other_source/{name}"] = float(other_nll[of_name].sum() / count)
+                    values[f"unigram_entropy/{name}"] = self._entropies[name]
+        return values
+
+    def _reconstruct(self, engine: Engine) -> str:
+        if not self._texts:
+            return ""
+        longest = max(len(sample.example.labels) for sample in self._texts)
+        num_tokens = min(RECONSTRUCTED_TOKENS, longest)
+        model = engine.module
+        targets = reconstruct(model, self._texts, num_tokens, self.process.device)  # type: ignore[arg-type]
+        return show(self._texts, targets, self.tokenizer)
+
+
+def _entropy(tokens: np.ndarray) -> float:
+    """Of the tokens' own unigram distribution, in nats."""
+    _, counts = np.unique(tokens, return_counts=True)
+    shares = counts / counts.sum()
+    return float(-(shares * np.log(shares)).sum())
+
+
+def _spread(num_items: int, num_chosen: int) -> list[int]:
+    """`num_chosen` places spread evenly over range(num_items)."""
+    return [int(place) for place in np.linspace(0, num_items - 1, min(num_chosen, num_items))]

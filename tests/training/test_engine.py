@@ -1,0 +1,162 @@
+"""The gradients that reach the optimizer, on real processes, against one process without DeepSpeed."""
+
+import json
+
+import pytest
+import torch
+import torch.distributed as dist
+from deepspeed.utils import safe_get_full_grad
+from distributed import run_distributed
+
+from deltalm_ds.data.batches import pack_samples
+from deltalm_ds.data.loader import to_tensors
+from deltalm_ds.data.objectives import Example
+from deltalm_ds.data.samples import Sample
+from deltalm_ds.model import DeltaLM, DeltaLMConfig, DropoutState, PackedTokens
+from deltalm_ds.training.deepspeed_config import RequestedBatch, read_deepspeed_config
+from deltalm_ds.training.distributed import join_processes, sum_over_ranks
+from deltalm_ds.training.engine import Engine
+
+CONFIG = DeltaLMConfig(
+    vocabulary_rows=96,
+    width=32,
+    feed_forward_width=64,
+    num_heads=4,
+    num_encoder_layers=2,
+    num_decoder_blocks=1,
+    max_positions=64,
+    num_sentinels=0,
+    first_sentinel_id=0,
+    mask_id=0,
+)
+DROPOUT = DropoutState(seed=3, step=7)
+NUM_SAMPLES = 7  # divides by neither 2 processes nor 3 micro-batches
+
+
+def made_samples():
+    generator = torch.Generator().manual_seed(5)
+
+    def tokens(length):
+        return torch.randint(4, CONFIG.vocabulary_rows, (length,), generator=generator).numpy()
+
+    lengths = torch.randint(1, 40, (NUM_SAMPLES, 2), generator=generator).tolist()
+    return [
+        Sample(
+            position=100 + number,
+            source_index=0,
+            epoch=0,
+            item=number,
+            objective="",
+            language="",
+            example=Example(tokens(source), tokens(target), tokens(target)),
+        )
+        for number, (source, target) in enumerate(lengths)
+    ]
+
+
+def made_model():
+    torch.manual_seed(0)
+    return DeltaLM(CONFIG)
+
+
+def reference_gradients():
+    """One batch, one process, fp32, no DeepSpeed."""
+    model, batch = made_model(), to_tensors(pack_samples(made_samples()), torch.device("cpu"))
+    source = PackedTokens(
+        batch.source_tokens, batch.source_cumulative_lengths, batch.max_source_length, batch.sample_ids
+    )
+    target = PackedTokens(
+        batch.decoder_input, batch.target_cumulative_lengths, batch.max_target_length, batch.sample_ids
+    )
+    (model(source, target, batch.labels, dropout=DROPOUT).loss / batch.num_target_tokens).backward()
+    return {name: parameter.grad for name, parameter in model.named_parameters()}
+
+
+def made_engine(folder, stage, dtype, accumulation, world_size, **more):
+    """An engine of a configuration file in `folder`."""
+    content = {
+        "train_batch_size": NUM_SAMPLES,
+        "gradient_accumulation_steps": accumulation,
+        "zero_optimization": {
+            "stage": stage,
+            **({"stage3_param_persistence_threshold": 0} if stage == 3 else {}),
+        },
+        "gradient_clipping": 0.0,
+        **({dtype: {"enabled": True}} if dtype != "fp32" else {}),
+        **more,
+    }
+    if stage == 3:  # partition every parameter, small as they are
+        content["zero_optimization"]["stage3_param_persistence_threshold"] = 0
+    path = folder / f"{stage}-{dtype}-{accumulation}-{dist.get_rank()}.json"
+    path.write_text(json.dumps(content))
+    config = read_deepspeed_config(
+        path, RequestedBatch(None, None), world_size, gradient_clipping=0.0, default_dtype="fp32"
+    )
+    model = made_model()
+    return Engine(model, torch.optim.SGD(model.parameters(), lr=1.0), config)
+
+
+def run_step(engine, samples, accumulation, dropout=DROPOUT):
+    """One step of this rank's share of `samples`, split as the loader splits."""
+    world_size, rank = dist.get_world_size(), dist.get_rank()
+    places = range(rank, world_size * accumulation, world_size)
+    batches = [
+        to_tensors(pack_samples(samples[place :: world_size * accumulation]), torch.device("cpu"))
+        for place in places
+    ]
+    tokens = torch.tensor(sum(batch.num_target_tokens for batch in batches), dtype=torch.float64)
+    return engine.step(batches, sum_over_ranks(tokens), dropout)
+
+
+def gradient_errors(folder, cases):
+    """The worst error of any parameter's gradient for each case, in units of what is allowed."""
+    from pathlib import Path
+
+    join_processes()
+    world_size = dist.get_world_size()
+    reference = reference_gradients()
+    largest = max(gradient.norm() for gradient in reference.values())
+    errors = []
+    for stage, dtype, accumulation, tolerance in cases:
+        engine = made_engine(Path(folder), stage, dtype, accumulation, world_size)
+        update, found = engine._update, {}
+
+        def capture(engine=engine, update=update, found=found):
+            for name, parameter in engine.module.named_parameters():
+                found[name] = safe_get_full_grad(parameter).float().clone()
+            return update()
+
+        engine._update = capture
+        outcome, _ = run_step(engine, made_samples(), accumulation)
+        total = torch.stack([gradient.norm() for gradient in reference.values()]).norm()
+        errors.append(
+            {
+                "gradient": max(
+                    float((found[name] - gradient).norm() / (tolerance * gradient.norm() + 3e-7 * largest))
+                    if dtype == "fp32"
+                    else float((found[name] - gradient).norm() / (tolerance * largest))
+                    for name, gradient in reference.items()
+                ),
+                "norm": abs(outcome.gradient_norm / float(total) - 1),
+                "applied": outcome.applied,
+            }
+        )
+        engine.deepspeed.destroy()
+    return errors
+
+
+CASES = [
+    (stage, dtype, accumulation, 1e-5 if dtype == "fp32" else 2e-2)
+    for stage in (0, 1, 2, 3)
+    for dtype in ("fp32", "bf16")
+    for accumulation in (1, 3)
+]
+
+
+@pytest.mark.parametrize("num_processes", [1, 2])
+def test_gradients_equal_one_fp32_process(tmp_path, num_processes):
+    outcomes = run_distributed(gradient_errors, num_processes, folder=str(tmp_path), cases=CASES)
+    for case, errors in zip(CASES, outcomes[0].value, strict=True):
+        assert errors["gradient"] <= 1, (case, errors)
+        assert errors["norm"] < (1e-5 if case[1] == "fp32" else 2e-2), (case, errors)
+        assert errors["applied"], case
