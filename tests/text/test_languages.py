@@ -6,7 +6,6 @@ import pytest
 
 from deltalm_ds.text.languages import is_language
 
-
 CODES = "fr en gu ceb zh-Hant zh_Hans pt-BR en_XX hau_Latn es-419 hi_rom qaa"
 OTHERS = "csv tsv bin idx txt log src tgt new bak wiki FR fra1 en-fr zh-tw x"
 
