@@ -158,6 +158,14 @@ def test_the_seed_changes_the_order_and_the_split(text: Path, tmp_path: Path) ->
         assert sorted(orders[0]) != sorted(orders[1])
 
 
+def test_files_of_a_source_are_shuffled_independently(text: Path, tmp_path: Path) -> None:
+    """Documents 0..49 and 150..199 begin at the same lines of their two files."""
+    build(text, tmp_path / "out", validation=ValidationSplit(share=0, max_documents=1))
+    documents = lines_of(tmp_path / "out/train/fr", Tokenizer(text.parent / "made.model"))
+    places = {int(lines[0].split()[0][1:]): place for place, lines in enumerate(documents)}
+    assert sum(abs(places[number] - places[number + 150]) == 1 for number in range(50)) < 10
+
+
 def test_held_out_inputs_are_the_validation(text: Path, tmp_path: Path) -> None:
     sources = build(text, tmp_path / "out", names=("de*.txt",))
     assert [(entry.split, entry.documents) for entry in sources["de"].entries] == [("valid", 2), ("train", 5)]
