@@ -92,14 +92,14 @@ class DistributedRun:
         end = time.monotonic() + timeout
         late: list[int] = []
         while any(process.poll() is None for process in self.processes):
-            self._note_failure()
+            self.poll()
             if self.first_failed is not None:
                 end = min(end, time.monotonic() + _SECONDS_FOR_THE_OTHERS)
             if time.monotonic() > end:
                 late = [rank for rank, process in enumerate(self.processes) if process.poll() is None]
                 break
             time.sleep(0.02)
-        self._note_failure()
+        self.poll()
         self.kill()
         outcomes = [self._outcome(rank) for rank in range(len(self.processes))]
         self._folder.cleanup()
@@ -108,7 +108,8 @@ class DistributedRun:
             raise TimeoutError(f"ranks {late} still ran after {timeout} s\n{shown}")
         return outcomes
 
-    def _note_failure(self) -> None:
+    def poll(self) -> None:
+        """See who has ended: the first rank to fail is then `first_failed`."""
         if self.first_failed is None:
             failed = (rank for rank, process in enumerate(self.processes) if process.poll())
             self.first_failed = next(failed, None)
@@ -125,7 +126,7 @@ def run_distributed(
     function: Callable[..., Any],
     num_processes: int,
     *,
-    timeout: float = 120.0,
+    timeout: float = 300.0,
     environment: Mapping[str, str] | None = None,
     expect_failure: bool = False,
     **arguments: Any,

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import pickle
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +44,7 @@ from deltalm_ds.training.checkpoint_folder import (
     write_manifest,
     write_run_state,
 )
+from deltalm_ds.training.distributed import on_first
 
 ResultT = TypeVar("ResultT")
 
@@ -131,7 +131,7 @@ def find_resumable(
                 universal.convert(folder)
         return Resumable(folder, state, passed_over, needs_universal)
 
-    return _on_rank_zero(look)
+    return _on_first_or_all_fail(look)
 
 
 class CheckpointStore:
@@ -156,6 +156,8 @@ class CheckpointStore:
         self._broken: set[str] = set()
         self._collector = SnapshotEngine()
         engine.checkpoint_engine = self._collector
+        # All that DeepSpeed would still write itself: scripts, on rank 0 only, before a barrier.
+        engine._copy_recovery_script = lambda folder: None
 
     def load(self, resumable: Resumable) -> RunState:
         """Put the checkpoint's state into the engine, which must be fresh: no step taken, nothing saved.
@@ -185,16 +187,14 @@ class CheckpointStore:
 
         Raises UserError on every rank if the disk has no room for the shares of all.
         """
-        # DeepSpeed copies recovery scripts into the folder it is given; all else it hands to the collector.
-        with tempfile.TemporaryDirectory() as scripts:
-            self._engine.save_checkpoint(
-                scripts, tag=state.name, client_state=universal.CLIENT_STATE, save_latest=False
-            )
+        self._engine.save_checkpoint(
+            str(self.directory), tag=state.name, client_state=universal.CLIENT_STATE, save_latest=False
+        )
         snapshot = Snapshot(state, self._collector.collected)
         self._collector.collected = {}
-        _on_rank_zero(self._remove_leftovers)
+        _on_first_or_all_fail(self._remove_leftovers)
         self._check_space(snapshot)
-        _on_rank_zero(self._aside(state).mkdir)
+        _on_first_or_all_fail(self._aside(state).mkdir)
         return snapshot
 
     def write(self, snapshot: Snapshot) -> Written:
@@ -224,14 +224,14 @@ class CheckpointStore:
         dist.all_gather_object(everyone, written)
         faults = [f"rank {rank}: {each.fault}" for rank, each in enumerate(everyone) if each.fault]
         if faults:
-            _on_rank_zero(lambda: shutil.rmtree(self._aside(state)))
+            _on_first_or_all_fail(lambda: shutil.rmtree(self._aside(state)))
             message = f"{state.name} not saved in {self.directory}, earlier ones are untouched: {faults[0]}"
             if any(each.no_space for each in everyone):
                 raise UserError(f"{message}; free space or set --output elsewhere")
             raise RuntimeError(message)
         records = {name: record for each in everyone for name, record in each.records.items()}
 
-        _on_rank_zero(lambda: self._finish(state, records))
+        _on_first_or_all_fail(lambda: self._finish(state, records))
         return self.directory / state.name
 
     def _aside(self, state: RunState) -> Path:
@@ -319,22 +319,21 @@ def _refusing_code(folder: Path) -> Iterator[None]:
         raise UserError(f"{folder} is refused, for loading it could run code: {reason}") from error
 
 
-def _on_rank_zero(action: Callable[[], ResultT]) -> ResultT:
-    """Rank 0's result of `action` on every rank; its failure there is raised on every rank."""
-    answer: list[Any] = [None, None, False]
+def _on_first_or_all_fail(action: Callable[[], ResultT]) -> ResultT:
+    """`on_first`, but whatever fails on rank 0 is raised on every rank."""
     failure: Exception | None = None
-    if dist.get_rank() == 0:
+
+    def attempt() -> tuple[ResultT | None, str | None]:
+        nonlocal failure
         try:
-            answer[0] = action()
+            return action(), None
+        except UserError:
+            raise
         except Exception as error:
             failure = error
-            answer = [None, f"{type(error).__name__}: {error}", isinstance(error, UserError)]
-            if isinstance(error, UserError):
-                answer[1] = str(error)
-    dist.broadcast_object_list(answer, src=0)
-    result, message, is_users = answer
-    if failure is not None:
-        raise failure
+            return None, f"{type(error).__name__}: {error}"
+
+    result, message = on_first(attempt)
     if message is not None:
-        raise UserError(message) if is_users else RuntimeError(f"rank 0 failed: {message}")
-    return result
+        raise RuntimeError(f"rank 0: {message}") from failure
+    return result  # type: ignore[return-value]
