@@ -1,0 +1,63 @@
+# Everything runs inside $(VENV), which is made on first use. `make` alone says what there is.
+
+PYTHON ?= python3
+VENV ?= .venv
+# More for pytest, for example `make test PYTEST_OPTIONS="-n 8"` on a machine with many cores.
+PYTEST_OPTIONS ?=
+
+# DeepSpeed looks for its launcher and for ninja on the PATH.
+export PATH := $(abspath $(VENV))/bin:$(PATH)
+PIP_INSTALL = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help pretrain test lint docs clean clean-all
+
+help:
+	@echo "make pretrain   install, then train the tiny model on the embedded sample: minutes on two CPU cores"
+	@echo "make test       install, then run every test, two-process ones included"
+	@echo "make lint       style and types: ruff and mypy"
+	@echo "make docs       draw the pictures in docs/ again"
+	@echo "make clean      remove caches and build products; clean-all also removes $(VENV)"
+	@echo
+	@echo "They install into $(VENV). PYTHON=python3.12 chooses the interpreter (3.10 or newer)."
+	@echo "To use it by hand:  . $(VENV)/bin/activate"
+	@echo "Then, with text of your own (README.md has more):"
+	@echo "  python -m deltalm_ds.prepare TEXT... --output my-data"
+	@echo "  deepspeed deltalm_ds/pretrain.py --data my-data --preset small --deepspeed_config ds_configs/zero2.json"
+
+pretrain: $(VENV)/.installed
+	deepspeed deltalm_ds/pretrain.py --deepspeed_config ds_configs/zero2.json
+
+test: $(VENV)/.installed-test
+	python -m pytest $(PYTEST_OPTIONS)
+
+lint: $(VENV)/.installed-dev
+	ruff check .
+	ruff format --check .
+	mypy
+
+docs: $(VENV)/.installed-docs
+	python docs/draw_data_flow.py docs/data_flow.svg
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find deltalm_ds tests benchmarks docs -name __pycache__ -prune -exec rm -rf {} +
+
+clean-all: clean
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	    || { echo "make: $(PYTHON) is missing or older than 3.10: give PYTHON=/path/to/python3"; exit 2; }
+	@$(PYTHON) -m venv $(VENV) \
+	    || { rm -rf $(VENV); echo "make: no venv for $(PYTHON): on Debian, apt-get install python3-venv"; exit 2; }
+
+# The stamps: nothing is installed again until what they depend on changes.
+$(VENV)/.installed: requirements-torch.txt setup.py pyproject.toml | $(VENV)/bin/python
+	$(PIP_INSTALL) -r requirements-torch.txt
+	$(PIP_INSTALL) --editable .
+	@touch $@
+
+$(VENV)/.installed-%: $(VENV)/.installed
+	$(PIP_INSTALL) --editable ".[$*]"
+	@touch $@
