@@ -13,6 +13,7 @@ leads a process group of its own, killed with all its children when its time is 
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 import inspect
 import json
@@ -181,6 +182,7 @@ def _main(source: str, name: str, arguments: str, result: str) -> None:
     module = importlib.util.module_from_spec(specification)
     sys.modules[specification.name] = module
     specification.loader.exec_module(module)
+    gc.freeze()  # DeepSpeed collects garbage often, a second each time over all that was just imported
     value = getattr(module, name)(**json.loads(arguments))
     Path(result).write_text(json.dumps(value))
     # Threads of libraries must not hold the process back once the test's work is done.
