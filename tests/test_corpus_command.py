@@ -80,8 +80,9 @@ def test_samples(real: Path) -> None:
 
 
 def test_the_command(real: Path) -> None:
-    done = run_command(real, "--samples", 2)
+    done = run_command(real, "--samples", 2, "--verify")
     assert (done.returncode, done.stderr) == (0, "")
+    assert "bytes are as the manifest says" in done.stdout
     assert done.stdout.count("\nfr: la page") == 2
     assert done.stdout.count(" → la page") == 2
 

@@ -23,10 +23,7 @@ from deltalm_ds.data.manifest import SourceEntry, Split
 from deltalm_ds.processes import Workers
 from deltalm_ds.text.readers import Block, Document, parse_block
 from deltalm_ds.text.tokenizer import Tokenizer
-from deltalm_ds.text.vocabulary import Vocabulary
-
-_BEGIN = np.array([Vocabulary.BOS], np.int32)
-_END = np.array([Vocabulary.EOS], np.int32)
+from deltalm_ds.text.vocabulary import BOS_PIECE, EOS_PIECE, Vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,47 +138,52 @@ def _encode(
     name: str, held_out: bool, documents: list[Document], tokenizer: Tokenizer, seed: int
 ) -> _EncodedPart:
     lines = [line for document in documents for line in document.lines]
-    encoded = iter(tokenizer.encode_batch(lines))
+    encoded = iter(tokenizer.pieces(lines))
     statistics = SourceStatistics()
     keys: list[int] = []
     lengths: list[list[int]] = []
-    tokens: list[np.ndarray] = []
+    pieces: list[
+        int
+    ] = []  # one list for all: an array of its own for every line would cost more than encoding
     for document in documents:
-        ids = [next(encoded) for _ in document.lines]
-        sequences = _pair(*ids) if len(document.languages) == 2 else _monolingual(ids)
+        encoded_lines = [next(encoded) for _ in document.lines]
+        sequences = _pair(*encoded_lines) if len(document.languages) == 2 else _monolingual(encoded_lines)
         if not sequences:
             continue  # normalisation left nothing of the text, of control characters for example
         keys.append(_shuffle_key(seed, document.key))
         lengths.append([len(sequence) for sequence in sequences])
-        tokens.extend(sequences)
+        for sequence in sequences:
+            pieces += sequence
         statistics.documents += 1
         statistics.lines += len(document.lines)
         statistics.text_bytes += sum(len(line.encode("utf-8")) for line in document.lines)
-    stream = np.concatenate([np.empty(0, np.int32), *tokens])
-    statistics.tokens = len(stream)
-    statistics.unknown = int(np.count_nonzero(stream == Vocabulary.UNK))
+    tokens = tokenizer.vocabulary.ids_of_pieces(pieces)
+    statistics.tokens = len(tokens)
+    statistics.unknown = int(np.count_nonzero(tokens == Vocabulary.UNK))
     return _EncodedPart(
         name=name,
         languages=documents[0].languages,
         held_out=held_out,
         keys=np.array(keys, np.uint64),
         lengths=np.array(lengths, np.int32),
-        tokens=stream.astype(tokenizer.vocabulary.token_dtype),
+        tokens=tokens.astype(tokenizer.vocabulary.token_dtype),
         statistics=statistics,
     )
 
 
-def _monolingual(lines: list[np.ndarray]) -> list[np.ndarray]:
-    """`<s> line </s> line </s> ...`, or nothing where no line has tokens."""
-    parts = [part for line in lines if len(line) for part in (line, _END)]
-    return [np.concatenate([_BEGIN, *parts])] if parts else []
+def _monolingual(lines: list[list[int]]) -> list[list[int]]:
+    """`<s> line </s> line </s> ...`, or nothing where no line has pieces."""
+    sequence = [BOS_PIECE]
+    for line in lines:
+        if line:
+            sequence += line
+            sequence.append(EOS_PIECE)
+    return [sequence] if len(sequence) > 1 else []
 
 
-def _pair(source: np.ndarray, target: np.ndarray) -> list[np.ndarray]:
-    """`<s> source </s>` and `target </s>`, or nothing where a side has no tokens."""
-    if not len(source) or not len(target):
-        return []
-    return [np.concatenate([_BEGIN, source, _END]), np.concatenate([target, _END])]
+def _pair(source: list[int], target: list[int]) -> list[list[int]]:
+    """`<s> source </s>` and `target </s>`, or nothing where a side has no pieces."""
+    return [[BOS_PIECE, *source, EOS_PIECE], [*target, EOS_PIECE]] if source and target else []
 
 
 def _shuffle_key(seed: int, key: tuple[str, int, int]) -> int:

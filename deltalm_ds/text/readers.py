@@ -170,10 +170,10 @@ def _decoded(block: Block, side: int) -> Iterator[tuple[int, str]]:
 
 
 def _parse_pairs(block: Block, entry: PairInput) -> Iterator[Document]:
+    name = entry.name
     for (number, first), (_, second) in zip(_decoded(block, 0), _decoded(block, 1), strict=True):
         if first and second:
-            key = (entry.name, entry.ordinal, number)
-            yield Document(entry.name, entry.languages, key, [first, second])
+            yield Document(name, entry.languages, (name, entry.ordinal, number), [first, second])
 
 
 def _parse_json(block: Block, entry: TextInput) -> Iterator[Document]:

@@ -58,9 +58,12 @@ class Tokenizer:
         return self.encode_batch([text])[0].tolist()
 
     def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Token ids [length] int32 of every text, without special tokens, in this thread alone."""
-        pieces = self._pieces.encode(list(texts), out_type=int, num_threads=1)
-        return [self.vocabulary.ids_of_pieces(numbers) for numbers in pieces]
+        """Token ids [length] int32 of every text, without special tokens."""
+        return [self.vocabulary.ids_of_pieces(numbers) for numbers in self.pieces(texts)]
+
+    def pieces(self, texts: Sequence[str]) -> list[list[int]]:
+        """SentencePiece's own numbers of every text, without special ones; `ids_of_pieces` makes them ids."""
+        return self._pieces.encode(list(texts), out_type=int, num_threads=1)
 
     def decode(self, ids: Iterable[int], show_specials: bool = False) -> str:
         """The text of token ids: sentinels as <mask_0>, unknown pieces as the model shows them.

@@ -11,7 +11,7 @@ import numpy.typing as npt
 ROWS_MULTIPLE = 8
 """The embedding table's rows are padded to a multiple of this."""
 
-UNKNOWN_PIECE = 0
+UNKNOWN_PIECE, BOS_PIECE, EOS_PIECE = 0, 1, 2
 FIRST_ORDINARY_PIECE = 3
 
 
@@ -81,6 +81,9 @@ class Vocabulary:
         return FIRST_ORDINARY_PIECE < token_id <= self.num_pieces
 
     def ids_of_pieces(self, pieces: npt.ArrayLike) -> np.ndarray:
-        """Token ids [n] int32 of SentencePiece numbers [n]: piece + 1, and <unk>'s id for piece 0."""
+        """Token ids [n] int32 of SentencePiece numbers [n]: <unk>, <s>, </s> by name, others piece + 1."""
         numbers = np.asarray(pieces, dtype=np.int32)
-        return np.where(numbers == UNKNOWN_PIECE, np.int32(self.UNK), numbers + np.int32(1))
+        ids = numbers + np.int32(1)
+        for piece, token_id in ((UNKNOWN_PIECE, self.UNK), (BOS_PIECE, self.BOS), (EOS_PIECE, self.EOS)):
+            ids[numbers == piece] = token_id
+        return ids

@@ -11,7 +11,7 @@ from deltalm_ds.text.vocabulary import Vocabulary
 def test_xlmr_gives_the_published_layout() -> None:
     vocabulary = Vocabulary(250_000)
     assert (vocabulary.BOS, vocabulary.PAD, vocabulary.EOS, vocabulary.UNK) == (0, 1, 2, 3)
-    assert vocabulary.ids_of_pieces([0, 3, 249_999]).tolist() == [3, 4, 250_000]
+    assert vocabulary.ids_of_pieces([0, 1, 2, 3, 249_999]).tolist() == [3, 0, 2, 4, 250_000]
     assert vocabulary.mask_id == 250_001
     assert (vocabulary.sentinel_id(0), vocabulary.sentinel_id(99)) == (250_002, 250_101)
     assert vocabulary.num_rows == 250_104
