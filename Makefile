@@ -54,6 +54,7 @@ $(VENV)/bin/python:
 
 # The stamps: nothing is installed again until what they depend on changes.
 $(VENV)/.installed: requirements-torch.txt setup.py pyproject.toml | $(VENV)/bin/python
+	@echo "make: installing into $(VENV); the first time this downloads torch and takes minutes"
 	$(PIP_INSTALL) -r requirements-torch.txt
 	$(PIP_INSTALL) --editable .
 	@touch $@
