@@ -38,7 +38,7 @@ def parse(
                 args=arguments,
                 config=(
                     tyro.conf.OmitArgPrefixes,
-                    tyro.conf.FlagConversionOff,
+                    tyro.conf.FlagCreatePairsOff,
                     tyro.conf.HelptextFromCommentsOff,
                 ),
             )

@@ -13,9 +13,9 @@ POSITION_OFFSET = 2
 
 PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
-        "width": 256,
-        "feed_forward_width": 1024,
-        "num_heads": 4,
+        "width": 128,
+        "feed_forward_width": 512,
+        "num_heads": 2,
         "num_encoder_layers": 4,
         "num_decoder_blocks": 2,
     },

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -75,6 +76,7 @@ def _build(settings: PretrainSettings, process: Process) -> Iterator[Trainer]:
             dtype=deepspeed_config.dtype,
             model_config=model.config.to_dict(),
             fingerprint=reader.fingerprint(),
+            allow_changes=settings.allow_changes,
             say=say,
         )
     if process.is_first:
@@ -85,6 +87,8 @@ def _build(settings: PretrainSettings, process: Process) -> Iterator[Trainer]:
         output / CHECKPOINTS, engine.deepspeed, num_kept=settings.monitoring.keep_checkpoints, say=say
     )
     state = store.load(resumable) if resumable else None
+    if state is not None:
+        engine.restore_hyperparameters()
     if state is not None and process.is_first:
         say(f"resuming after step {state.step:,}, at sample {state.next_position:,}")
     plan = BatchPlan(batch_size=deepspeed_config.global_batch_size)
@@ -144,7 +148,7 @@ def _open_corpus(settings: PretrainSettings) -> Corpus:
 def _build_model(settings: PretrainSettings, corpus: Corpus) -> tuple[DeltaLM, str]:
     """The model, the same on every rank, and words on where its weights come from."""
     vocabulary = corpus.vocabulary
-    of_data = {
+    of_data: dict[str, Any] = {
         "vocabulary_rows": vocabulary.num_rows,
         "mask_id": vocabulary.mask_id,
         "first_sentinel_id": vocabulary.first_sentinel_id,
@@ -176,7 +180,7 @@ def _build_engine(
 ) -> Engine:
     if resumable is not None and resumable.needs_universal:
         config.resolved["checkpoint"] = {**config.resolved.get("checkpoint", {}), "load_universal": True}
-    optimizer = build_optimizer(model, settings.optimizer_settings, config.offload_optimizer)
+    optimizer = build_optimizer(model, settings.optimizer_settings)
     return Engine(model, optimizer, config)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import pickle
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -131,7 +131,7 @@ def find_resumable(
                 universal.convert(folder)
         return Resumable(folder, state, passed_over, needs_universal)
 
-    return _on_first_or_all_fail(look)
+    return on_first(look)
 
 
 class CheckpointStore:
@@ -192,9 +192,9 @@ class CheckpointStore:
         )
         snapshot = Snapshot(state, self._collector.collected)
         self._collector.collected = {}
-        _on_first_or_all_fail(self._remove_leftovers)
+        on_first(self._remove_leftovers)
         self._check_space(snapshot)
-        _on_first_or_all_fail(self._aside(state).mkdir)
+        on_first(self._aside(state).mkdir)
         return snapshot
 
     def write(self, snapshot: Snapshot) -> Written:
@@ -224,14 +224,14 @@ class CheckpointStore:
         dist.all_gather_object(everyone, written)
         faults = [f"rank {rank}: {each.fault}" for rank, each in enumerate(everyone) if each.fault]
         if faults:
-            _on_first_or_all_fail(lambda: shutil.rmtree(self._aside(state)))
+            on_first(lambda: shutil.rmtree(self._aside(state)))
             message = f"{state.name} not saved in {self.directory}, earlier ones are untouched: {faults[0]}"
             if any(each.no_space for each in everyone):
                 raise UserError(f"{message}; free space or set --output elsewhere")
             raise RuntimeError(message)
         records = {name: record for each in everyone for name, record in each.records.items()}
 
-        _on_first_or_all_fail(lambda: self._finish(state, records))
+        on_first(lambda: self._finish(state, records))
         return self.directory / state.name
 
     def _aside(self, state: RunState) -> Path:
@@ -317,23 +317,3 @@ def _refusing_code(folder: Path) -> Iterator[None]:
     except pickle.UnpicklingError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{folder} is refused, for loading it could run code: {reason}") from error
-
-
-def _on_first_or_all_fail(action: Callable[[], ResultT]) -> ResultT:
-    """`on_first`, but whatever fails on rank 0 is raised on every rank."""
-    failure: Exception | None = None
-
-    def attempt() -> tuple[ResultT | None, str | None]:
-        nonlocal failure
-        try:
-            return action(), None
-        except UserError:
-            raise
-        except Exception as error:
-            failure = error
-            return None, f"{type(error).__name__}: {error}"
-
-    result, message = on_first(attempt)
-    if message is not None:
-        raise RuntimeError(f"rank 0: {message}") from failure
-    return result  # type: ignore[return-value]

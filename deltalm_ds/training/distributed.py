@@ -7,6 +7,7 @@ import socket
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import deepspeed
@@ -17,6 +18,8 @@ from deltalm_ds.errors import UserError
 
 T = TypeVar("T")
 
+# While rank 0 prepares, hashes or converts, the others wait in a broadcast.
+_TIMEOUT = timedelta(hours=1)
 _UNDER_MPI = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK", "MV2_COMM_WORLD_SIZE")
 
 
@@ -44,7 +47,9 @@ def join_processes() -> Process:
     # Its 25 s of compilation serve inference only.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(
-        dist_backend=deepspeed.get_accelerator().communication_backend_name(), verbose=False
+        dist_backend=deepspeed.get_accelerator().communication_backend_name(),
+        timeout=_TIMEOUT,
+        verbose=False,
     )
     rank, world_size = dist.get_rank(), dist.get_world_size()
     if torch.cuda.is_available():
@@ -64,17 +69,21 @@ def from_first(value: T) -> T:
 
 
 def on_first(action: Callable[[], T]) -> T:
-    """`action`'s result on rank 0, on every rank; the others wait, and share its UserError."""
+    """`action`'s result on rank 0, on every rank; what fails on rank 0 is raised on every rank."""
     result: T | None = None
-    error: str | None = None
+    failure: Exception | None = None
     if dist.get_rank() == 0:
         try:
             result = action()
-        except UserError as mistake:
-            error = str(mistake)
-    result, error = from_first((result, error))
-    if error is not None:
-        raise UserError(error)
+        except Exception as error:
+            failure = error
+    is_mistake = isinstance(failure, UserError)
+    message = None if failure is None else str(failure) if is_mistake else f"rank 0 failed: {failure!r}"
+    result, message, is_mistake = from_first((result, message, is_mistake))
+    if failure is not None:
+        raise failure
+    if message is not None:
+        raise UserError(message) if is_mistake else RuntimeError(message)
     return result  # type: ignore[return-value]
 
 

@@ -42,14 +42,21 @@ class Engine:
 
     def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, config: DeepSpeedConfig) -> None:
         self.config = config
+        self._hyperparameters = [
+            {name: value for name, value in group.items() if name != "params"}
+            for group in optimizer.param_groups
+        ]
         self.deepspeed, *_ = deepspeed.initialize(
             model=model, optimizer=optimizer, config=config.resolved, dist_init_required=False
         )
-        self._sums_plain_gradients = config.zero_stage == 0
-        if self._sums_plain_gradients and config.dtype != "fp32":
+        self._has_plain_gradients = config.zero_stage == 0
+        if self._has_plain_gradients and config.dtype == "bf16":
             # DeepSpeed sums in fp32 from stage 1 on; here autograd itself is told to.
             for parameter in self.deepspeed.module.parameters():
                 parameter.grad_dtype = torch.float32
+            # At this stage initialize has taken a step of zero gradients, which Adam's counters would keep.
+            self.deepspeed.optimizer.optimizer.state.clear()
+            self.deepspeed.optimizer.refresh_fp32_params()
 
     @property
     def module(self) -> nn.Module:
@@ -65,6 +72,13 @@ class Engine:
         """Use `learning_rate` in the next step."""
         for group in self.deepspeed.optimizer.param_groups:
             group["lr"] = learning_rate
+
+    def restore_hyperparameters(self) -> None:
+        """Take weight decay, betas and clipping from this run's settings, not from a loaded checkpoint."""
+        for group, values in zip(self.deepspeed.optimizer.param_groups, self._hyperparameters, strict=True):
+            group.update(values)
+        if hasattr(self.deepspeed.optimizer, "clip_grad"):
+            self.deepspeed.optimizer.clip_grad = self.config.gradient_clipping
 
     def forward(
         self,
@@ -101,16 +115,14 @@ class Engine:
             self.deepspeed.set_gradient_accumulation_boundary(number == len(micro_batches) - 1)
             sums = self.forward(batch, dropout, label_smoothing, smoothing_form)
             loss = sums.loss * (dist.get_world_size() / num_target_tokens.clamp(min=1)).float()
-            if self._sums_plain_gradients and self.config.dtype == "fp16":
-                loss = loss * self.loss_scale  # DeepSpeed unscales at stage 0 but does not scale
             self.deepspeed.backward(loss, scale_wrt_gas=False)
             losses.append(CrossEntropy(*(part.detach() for part in sums)))
         return self._update(), losses
 
     def _update(self) -> StepOutcome:
         scale = self.loss_scale
-        if self._sums_plain_gradients:
-            norm = self._plain_gradient_norm() / scale
+        if self._has_plain_gradients:
+            norm = self._plain_gradient_norm()
             finite = norm < float("inf")
             if not finite and self.config.dtype == "fp32":
                 for parameter in self.module.parameters():
@@ -135,3 +147,5 @@ class Engine:
         scaler: Any = self.deepspeed.optimizer.loss_scaler
         if (scaler.cur_iter - scaler.last_overflow_iter) % interval == 0:
             scaler.cur_scale *= scaler.scale_factor
+            if not scaler.consecutive_hysteresis:
+                scaler.cur_hysteresis = scaler.delayed_shift

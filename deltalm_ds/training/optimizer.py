@@ -50,13 +50,13 @@ class OptimizerSettings:
             )
 
 
-def build_optimizer(model: nn.Module, settings: OptimizerSettings, offload: bool) -> torch.optim.Optimizer:
-    """AdamW over `model`, decay on matrices only; `offload` says that ZeRO keeps its state in host memory.
+def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    """AdamW over `model`, decay on matrices only; the learning rate is set at every step.
 
-    The learning rate is set at every step.
+    torch's fused AdamW runs on a GPU and, where ZeRO keeps the optimizer's state in host memory, on the CPU.
     """
-    matrices = [parameter for parameter in model.parameters() if _rank_of(parameter) > 1]
-    vectors = [parameter for parameter in model.parameters() if _rank_of(parameter) <= 1]
+    matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
+    vectors = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
     groups = [
         {"params": matrices, "weight_decay": settings.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
@@ -75,14 +75,4 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings, offload: bool
                 "build it from source, or use --optimizer adamw"
             ) from None
         return FusedAdam(groups, adam_w_mode=True, **common)
-    if offload and torch.cuda.is_available():
-        # torch's AdamW on the host would be several times slower than the GPU's step.
-        from deepspeed.ops.adam import DeepSpeedCPUAdam
-
-        return DeepSpeedCPUAdam(groups, adamw_mode=True, **common)
     return torch.optim.AdamW(groups, fused=True, **common)  # type: ignore[arg-type]
-
-
-def _rank_of(parameter: nn.Parameter) -> int:
-    """Number of dimensions, also of a parameter that ZeRO-3 has already partitioned."""
-    return len(getattr(parameter, "ds_shape", parameter.shape))

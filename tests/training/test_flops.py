@@ -7,7 +7,7 @@ from deltalm_ds.training.flops import Peak, peak_of, training_flops
 
 @pytest.mark.parametrize(("preset", "gigaflops"), [("base", 500), ("large", 1456)])
 def test_a_pretraining_sample_costs_what_the_formula_says(preset, gigaflops):
-    """512 source and 114 target tokens; figures rounded to whole GFLOP in the project's notes on step time."""
+    """512 source and 114 target tokens; rounded to whole GFLOP."""
     flops = training_flops(DeltaLMConfig.preset(preset), torch.tensor([512]), torch.tensor([114]), 114)
     assert flops / 1e9 == pytest.approx(gigaflops, rel=0.01)
 
