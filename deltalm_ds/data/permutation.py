@@ -62,7 +62,7 @@ def keyed_permutation(index: ArrayLike, size: ArrayLike, key: ArrayLike) -> NDAr
     """
     indices, sizes = np.asarray(index, dtype=np.int64), np.asarray(size, dtype=np.int64)
     if np.any(sizes < 1) or np.any(sizes > LARGEST_SIZE):
-        raise ValueError(f"the size of a permutation must lie in 1..2**62, not {size}")
+        raise ValueError("the size of a permutation must lie in 1..2**62")
     if np.any(indices < 0) or np.any(indices >= sizes):
         raise ValueError("an index lies outside range(size)")
     indices, sizes, keys = np.broadcast_arrays(indices, sizes, _words(key))

@@ -84,6 +84,12 @@ def test_an_item_has_other_masks_in_its_next_epoch(reader: SampleReader) -> None
     assert len({sample.example.source.tobytes() for sample in samples}) == 3
 
 
+def test_the_seed_names_the_masks_too(tmp_path: Path) -> None:
+    corpus = Corpus.open(write_corpus(tmp_path, {"fr": [[[0, *range(10, 60), 2]]]}))  # one item, so no order
+    sources = [SampleReader(corpus, SETTINGS, seed).sample(0).example.source for seed in (1, 2)]
+    assert not np.array_equal(*sources)
+
+
 def test_groups_name_objective_and_language(reader: SampleReader) -> None:
     assert reader.group_names == [
         GroupName("span_corruption", "de"),

@@ -1,0 +1,217 @@
+"""From positions to packed batches: where global batches end, and which rank runs what of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from deltalm_ds.data.samples import Sample, SampleReader
+from deltalm_ds.errors import UserError
+from deltalm_ds.text.vocabulary import Vocabulary
+
+IGNORE = -100
+"""The label of a place that no loss is taken of."""
+
+_LOOKAHEAD = 1024
+"""Positions whose lengths are looked up at once when batches end by a token budget."""
+
+ArrayT = TypeVar("ArrayT")
+CountTokens = Callable[[NDArray[np.int64]], NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class PackedBatch(Generic[ArrayT]):
+    """A micro-batch of one rank: sequences without padding, one after the other, and where they end.
+
+    The arrays are NumPy's, or tensors after `deltalm_ds.data.loader.to_tensors`. There is always at least one
+    sequence on either side; a micro-batch that got no sample holds one of one token, with an ignored label.
+    """
+
+    source_tokens: ArrayT
+    """[source_tokens] int64, what the encoder reads."""
+    source_cumulative_lengths: ArrayT
+    """[sequences + 1] int32: sequence i is source_tokens[c[i]:c[i + 1]]."""
+    max_source_length: int
+    """Longest sequence of the encoder."""
+    decoder_input: ArrayT
+    """[target_tokens] int64, what the decoder reads."""
+    labels: ArrayT
+    """[target_tokens] int64, what it is to predict; IGNORE in a micro-batch without samples."""
+    target_cumulative_lengths: ArrayT
+    """[sequences + 1] int32, of decoder_input and labels."""
+    max_target_length: int
+    """Longest sequence of the decoder."""
+    sample_ids: ArrayT
+    """[sequences] int64, the samples' global positions."""
+    groups: ArrayT
+    """[sequences] int64, the samples' sources: indices of the reader's `group_names`."""
+    num_target_tokens: int
+    """Labels that count: the micro-batch's weight. 0 without samples."""
+
+
+@dataclass(frozen=True)
+class GlobalBatch:
+    """What all ranks together run in one optimizer step: the samples at a range of positions."""
+
+    step: int
+    """Number of the optimizer step."""
+    first_position: int
+    """Global position of its first sample."""
+    end_position: int
+    """One beyond its last; the first of the next step."""
+
+
+@dataclass(frozen=True)
+class StepBatches:
+    """What one rank runs in one optimizer step."""
+
+    step: int
+    """Number of the optimizer step."""
+    first_position: int
+    """Global position of the first sample of the global batch."""
+    end_position: int
+    """One beyond its last: the position to resume from when this step is done."""
+    micro_batches: list[PackedBatch[NDArray]]
+    """To run one after the other; equally many on every rank."""
+    num_source_tokens: int
+    """Tokens of this rank's samples for the encoder."""
+    num_target_tokens: int
+    """Labels of this rank's samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchPlan:
+    """Where global batches end: after `batch_size` samples, or before exceeding `batch_tokens`. Give one."""
+
+    batch_size: int | None = None
+    """Samples of every global batch."""
+    batch_tokens: int | None = None
+    """Most tokens of text, before corruption, of a global batch (which has at least one sample)."""
+
+    def __post_init__(self) -> None:
+        if (self.batch_size is None) == (self.batch_tokens is None):
+            raise UserError("give either a batch size in samples or one in tokens")
+        if (self.batch_size or self.batch_tokens or 0) < 1:
+            raise UserError("a batch must have at least one sample or token")
+
+    def batches(
+        self,
+        count_tokens: CountTokens,
+        step: int = 0,
+        position: int = 0,
+        end_step: int | None = None,
+    ) -> Iterator[GlobalBatch]:
+        """The global batches from `step`, whose first sample is at `position`, up to before `end_step`.
+
+        Args:
+            count_tokens: tokens of the samples at some positions (`SampleReader.num_tokens`), asked only
+                where batches end by tokens.
+        """
+        if self.batch_size is not None:
+            ends: Iterator[int] = itertools.count(position + self.batch_size, self.batch_size)
+        else:
+            ends = self._ends_by_tokens(count_tokens, position)
+        while end_step is None or step < end_step:
+            end = next(ends)
+            yield GlobalBatch(step, position, end)
+            step, position = step + 1, end
+
+    def _ends_by_tokens(self, count_tokens: CountTokens, position: int) -> Iterator[int]:
+        assert self.batch_tokens is not None
+        first, tokens = position, 0
+        while True:
+            for count in count_tokens(np.arange(position, position + _LOOKAHEAD)).tolist():
+                if position > first and tokens + count > self.batch_tokens:
+                    yield position
+                    first, tokens = position, 0
+                position, tokens = position + 1, tokens + count
+
+
+@dataclass(frozen=True)
+class StepReader:
+    """Makes one rank's part of any global batch. It can be sent to another process.
+
+    Sample i of a global batch goes to place i mod (micro-batches · ranks); place p is micro-batch p div ranks
+    of rank p mod ranks. So shares differ by at most one sample.
+    """
+
+    reader: SampleReader
+    """The samples."""
+    rank: int
+    """Which rank's part."""
+    world_size: int
+    """Number of ranks."""
+    num_micro_batches: int
+    """Micro-batches of every rank in a step."""
+
+    def read(self, batch: GlobalBatch) -> StepBatches:
+        """What this rank runs of a global batch."""
+        positions = np.arange(batch.first_position, batch.end_position)
+        num_places = self.world_size * self.num_micro_batches
+        shares = [
+            self.reader.samples(positions[place::num_places])
+            for place in range(self.rank, num_places, self.world_size)
+        ]
+        micro_batches = [pack_samples(share) for share in shares]
+        with_samples = [micro_batch for micro_batch in micro_batches if micro_batch.num_target_tokens]
+        return StepBatches(
+            step=batch.step,
+            first_position=batch.first_position,
+            end_position=batch.end_position,
+            micro_batches=micro_batches,
+            num_source_tokens=sum(len(micro_batch.source_tokens) for micro_batch in with_samples),
+            num_target_tokens=sum(micro_batch.num_target_tokens for micro_batch in with_samples),
+        )
+
+
+def pack_samples(samples: Sequence[Sample]) -> PackedBatch[NDArray]:
+    """One micro-batch of some samples, in their order; those without labels are left out."""
+    samples = [sample for sample in samples if len(sample.example.labels)]
+    if not samples:
+        return _without_samples()
+    source, source_ends, max_source = _joined([sample.example.source for sample in samples])
+    decoder_input, target_ends, max_target = _joined([sample.example.decoder_input for sample in samples])
+    labels, _, _ = _joined([sample.example.labels for sample in samples])
+    return PackedBatch(
+        source_tokens=source,
+        source_cumulative_lengths=source_ends,
+        max_source_length=max_source,
+        decoder_input=decoder_input,
+        labels=labels,
+        target_cumulative_lengths=target_ends,
+        max_target_length=max_target,
+        sample_ids=np.array([sample.position for sample in samples], dtype=np.int64),
+        groups=np.array([sample.source_index for sample in samples], dtype=np.int64),
+        num_target_tokens=len(labels),
+    )
+
+
+def _without_samples() -> PackedBatch[NDArray]:
+    """A micro-batch of weight zero, for a rank that got no sample but has to run as often as the others."""
+    end_of_sentence = np.array([Vocabulary.EOS], dtype=np.int64)
+    ends = np.array([0, 1], dtype=np.int32)
+    return PackedBatch(
+        source_tokens=end_of_sentence,
+        source_cumulative_lengths=ends,
+        max_source_length=1,
+        decoder_input=end_of_sentence,
+        labels=np.array([IGNORE], dtype=np.int64),
+        target_cumulative_lengths=ends,
+        max_target_length=1,
+        sample_ids=np.zeros(1, dtype=np.int64),
+        groups=np.zeros(1, dtype=np.int64),
+        num_target_tokens=0,
+    )
+
+
+def _joined(sequences: list[NDArray[np.int32]]) -> tuple[NDArray[np.int64], NDArray[np.int32], int]:
+    """Sequences [length] end to end, int64 [tokens]; their cumulative lengths; the longest length."""
+    ends = np.zeros(len(sequences) + 1, dtype=np.int32)
+    lengths = [len(sequence) for sequence in sequences]
+    np.cumsum(lengths, out=ends[1:])
+    return np.concatenate(sequences, dtype=np.int64), ends, max(lengths)
