@@ -9,6 +9,12 @@ PYTEST_OPTIONS ?=
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 PIP_INSTALL = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check
 
+OWN_DATA = \
+    echo "Next, with text of your own (README.md has more):"; \
+    echo "  . $(VENV)/bin/activate"; \
+    echo "  python -m deltalm_ds.prepare TEXT... --output my-data"; \
+    echo "  deepspeed deltalm_ds/pretrain.py --data my-data --preset small --deepspeed_config ds_configs/zero2.json"
+
 .DEFAULT_GOAL := help
 .PHONY: help pretrain test lint docs clean clean-all
 
@@ -20,13 +26,12 @@ help:
 	@echo "make clean      remove caches and build products; clean-all also removes $(VENV)"
 	@echo
 	@echo "They install into $(VENV). PYTHON=python3.12 chooses the interpreter (3.10 or newer)."
-	@echo "To use it by hand:  . $(VENV)/bin/activate"
-	@echo "Then, with text of your own (README.md has more):"
-	@echo "  python -m deltalm_ds.prepare TEXT... --output my-data"
-	@echo "  deepspeed deltalm_ds/pretrain.py --data my-data --preset small --deepspeed_config ds_configs/zero2.json"
+	@$(OWN_DATA)
 
 pretrain: $(VENV)/.installed
 	deepspeed deltalm_ds/pretrain.py --deepspeed_config ds_configs/zero2.json
+	@echo
+	@$(OWN_DATA)
 
 test: $(VENV)/.installed-test
 	python -m pytest $(PYTEST_OPTIONS)
