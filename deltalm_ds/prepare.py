@@ -14,6 +14,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -249,7 +250,7 @@ def main() -> None:
     """The command."""
     settings = parse(PrepareSettings, "prepare")
     try:
-        prepare(settings)
+        prepare(settings, partial(print, flush=True))
     except OSError as error:  # no space, no permission: the user's to mend, and nothing half written is left
         raise UserError(
             f"{error.filename or settings.output}: {error.strerror}; nothing was written"
