@@ -26,7 +26,7 @@ SHORTEST_SOURCE = 16
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """What training samples are made of. UserError at construction for values that cannot be."""
+    """What training samples are made of. Impossible values are a UserError at construction."""
 
     max_source_length: int = 512
     """Most tokens the encoder reads. In the group's form text is cut into windows of this length, in T5's
