@@ -46,11 +46,19 @@ def join_processes() -> Process:
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     # Its 25 s of compilation serve inference only.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-    deepspeed.init_distributed(
-        dist_backend=deepspeed.get_accelerator().communication_backend_name(),
-        timeout=_TIMEOUT,
-        verbose=False,
-    )
+    try:
+        deepspeed.init_distributed(
+            dist_backend=deepspeed.get_accelerator().communication_backend_name(),
+            timeout=_TIMEOUT,
+            verbose=False,
+        )
+    except dist.DistNetworkError as error:
+        if "EADDRINUSE" not in str(error):
+            raise
+        raise UserError(
+            f"port {os.environ['MASTER_PORT']} of this host is taken, perhaps by another run: give the launcher "
+            "another one (deepspeed --master_port, torchrun --master-port, or MASTER_PORT)"
+        ) from error
     rank, world_size = dist.get_rank(), dist.get_world_size()
     if torch.cuda.is_available():
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))

@@ -119,8 +119,8 @@ class PretrainSettings:
     """A pre-LN model in place of DeltaLM's post-LN; for new models only, not with --from."""
     deepspeed_config: Path = Path("ds_configs/zero2.json")
     """DeepSpeed's JSON configuration."""
-    local_rank: Annotated[int, tyro.conf.Suppress] = -1
-    """Given by the deepspeed launcher; the environment says the same."""
+    local_rank: int = -1
+    """For the deepspeed launcher, which gives it; nothing to set by hand."""
     data_settings: DataSettings = field(default_factory=DataSettings)
     optimizer_settings: OptimizerSettings = field(default_factory=OptimizerSettings)
     monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
