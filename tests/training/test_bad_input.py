@@ -1,0 +1,189 @@
+"""Mistakes of users: one line that says what to do, exit code 2, and nothing written."""
+
+import contextlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from distributed import REPOSITORY, run_distributed
+
+SMALL = {
+    "steps": 1,
+    "batch-size": 2,
+    "max-source-length": 32,
+    "num-loader-workers": 0,
+    "validation-samples": 1,
+    "text-samples": 0,
+}
+
+
+def run_all(cases):
+    """Exit code and stderr of the command with each case's arguments, one after another in one process."""
+    from deltalm_ds import commands
+    from deltalm_ds import pretrain as command
+    from deltalm_ds.training import checkpoints
+
+    usage = shutil.disk_usage
+    results = []
+    for arguments in cases:
+        full = "--full-disk" in arguments
+        if full:
+            arguments.remove("--full-disk")
+            checkpoints.shutil.disk_usage = lambda path: usage(path)._replace(free=1000)
+        sys.argv[1:] = arguments
+        said = io.StringIO()
+        code = None
+        with contextlib.redirect_stderr(said):
+            try:
+                commands.run("pretrain", command.main)
+            except SystemExit as stop:
+                code = stop.code
+        checkpoints.shutil.disk_usage = usage
+        results.append([code, said.getvalue()])
+    return results
+
+
+def truncated(file):
+    os.truncate(file, file.stat().st_size - 8)
+
+
+def flipped(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 16
+    file.write_bytes(content)
+
+
+def edited_tokenizer(file):
+    file.write_bytes(file.read_bytes() + b"\0")
+
+
+DAMAGE = {
+    "missing .bin": ("train/de.bin", Path.unlink, "de.bin is missing"),
+    "missing .idx": ("train/de.idx", Path.unlink, "de.idx is missing"),
+    "truncated .bin": ("train/de.bin", truncated, "truncated"),
+    "truncated .idx": ("train/de.idx", truncated, "truncated"),
+    "flipped .bin": ("train/de.bin", flipped, "damaged"),
+    "flipped .idx": ("train/de.idx", flipped, "damaged"),
+    "another tokenizer": ("tokenizer.model", edited_tokenizer, "not the tokenizer"),
+}
+
+JSON = {
+    "not JSON": ("{'bf16': 1}", "line 1, column 2"),
+    "misspelt key": ('{"gradient_acumulation_steps": 2}', "did you mean"),
+    "misspelt section key": ('{"zero_optimization": {"stag": 2}}', "stag"),
+}
+
+OPTIONS = {
+    "unknown option": ({"learnin-rate": 1}, "--learning-rate"),
+    "unknown preset": ({"preset": "huge"}, "tiny"),
+    "missing data": ({"data": "nowhere"}, "nowhere"),
+    "missing weights": ({"from": "nowhere.pt"}, "nowhere.pt"),
+    "more spans than sentinels": (
+        {"max-source-length": 512, "translation-density": 0.7, "corruption-form": "t5"},
+        "sentinels",
+    ),
+    "longer than the model": ({"max-target-length": 1024}, "--max-target-length"),
+    "resume without a run": ({"resume": None}, "no checkpoint to resume from"),
+}
+
+
+def arguments_of(options):
+    return [
+        part
+        for name, value in options.items()
+        for part in ([f"--{name}"] if value is None else [f"--{name}", str(value)])
+    ]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory, small_corpus):
+    """Every mistake's exit code, stderr and output folder, by name."""
+    folder = tmp_path_factory.mktemp("mistakes")
+    config = folder / "deepspeed.json"
+    config.write_text("{}")
+    cases = {}
+
+    def case(name, **options):
+        output = folder / name.replace(" ", "-") / "run"
+        given = {
+            "data": small_corpus,
+            "deepspeed_config": config,
+            "output": output,
+            **SMALL,
+            **{option.replace("_", "-"): value for option, value in options.items()},
+        }
+        given["deepspeed_config"] = given.pop("deepspeed-config", given["deepspeed_config"])
+        cases[name] = given
+
+    for name, (file, damage, _) in DAMAGE.items():
+        damaged = folder / name.replace(" ", "-") / "data"
+        shutil.copytree(small_corpus, damaged)
+        damage(damaged / file)
+        case(name, data=damaged)
+    for name, (content, _) in JSON.items():
+        path = folder / f"{name.replace(' ', '-')}.json"
+        path.write_text(content)
+        case(name, deepspeed_config=path)
+    for name, (options, _) in OPTIONS.items():
+        case(name, **options)
+    case("full disk", full_disk=None)
+    # A good run, one that would overwrite it, and one that resumes it as another model.
+    case("good")
+    case("again", output=cases["good"]["output"])
+    case("another model", output=cases["good"]["output"], preset="small", resume=None)
+    case("other data settings", output=cases["good"]["output"], max_source_length=48, resume=None)
+    (outcome,) = run_distributed(
+        run_all, 1, timeout=200, cases=[arguments_of(options) for options in cases.values()]
+    )
+    return {
+        name: (code, said, Path(options["output"]))
+        for (name, options), (code, said) in zip(cases.items(), outcome.value, strict=True)
+    }
+
+
+EXPECTED = {
+    **{name: words for name, (_, _, words) in DAMAGE.items()},
+    **{name: words for name, (_, words) in JSON.items()},
+    **{name: words for name, (_, words) in OPTIONS.items()},
+    "full disk": "no space",
+    "again": "--resume",
+    "another model": "width",
+    "other data settings": "objectives",
+}
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_a_mistake_is_one_line_and_exit_code_2(results, name):
+    code, said, output = results[name]
+    errors = [line for line in said.splitlines() if line.startswith("deltalm-ds pretrain: error: ")]
+    assert code == 2, said
+    assert len(errors) == 1, said
+    assert said.splitlines()[-1] == errors[0]
+    assert EXPECTED[name] in errors[0]
+    if name not in ("again", "another model", "other data settings"):
+        checkpoints = output / "checkpoints"
+        assert not checkpoints.exists() or not list(checkpoints.iterdir())
+
+
+def test_the_run_that_mistakes_were_made_on_is_whole(results):
+    code, said, output = results["good"]
+    assert code == 0, said
+    assert (output / "checkpoints" / "latest").read_text() == "step_1\n"
+    run = json.loads((output / "checkpoints" / "step_1" / "run.json").read_text())
+    assert run["step"] == 1
+
+
+def test_the_module_form_says_help_and_refuses_unknown_options():
+    command = [sys.executable, "-m", "deltalm_ds.pretrain"]
+    helped = subprocess.run([*command, "--help"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert helped.returncode == 0
+    assert "--deepspeed-config" in helped.stdout
+    refused = subprocess.run([*command, "--presett", "tiny"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert len(refused.stderr.splitlines()) == 1
+    assert "--preset" in refused.stderr
