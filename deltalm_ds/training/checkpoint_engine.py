@@ -13,18 +13,18 @@ import hashlib
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import torch
 from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointCommitInfo, CheckpointEngine
 from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
-from deepspeed.runtime.zero.config import ZeroStageEnum
 from deepspeed.utils.tensor_fragment import fragment_address
 
 from deltalm_ds.training.checkpoint_folder import FileRecord
 
-SAFE_CLASSES = [DynamicLossScaler, LossScaler, ZeroStageEnum, fragment_address]
+SAFE_CLASSES = [DynamicLossScaler, LossScaler, fragment_address]
 """What DeepSpeed's optimizer states hold beside tensors and plain values; building them runs no code."""
 
 _FORCE_RESTRICTED = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
@@ -99,6 +99,8 @@ def _copy(value: Any, copies: dict[Any, torch.Tensor]) -> Any:
         return kind((_copy(key, copies), _copy(item, copies)) for key, item in value.items())
     if type(value) in (list, tuple, set):
         return type(value)(_copy(item, copies) for item in value)
+    if isinstance(value, int) and isinstance(value, Enum):
+        return int(value)  # some Pythons pickle a member as a call of getattr, which loading refuses
     if type(value) in SAFE_CLASSES:
         return copy.deepcopy(value)
     if type(value) in _PLAIN:
