@@ -30,8 +30,6 @@ help:
 
 pretrain: $(VENV)/.installed
 	deepspeed deltalm_ds/pretrain.py --deepspeed_config ds_configs/zero2.json
-	@echo
-	@$(OWN_DATA)
 
 test: $(VENV)/.installed-test
 	python -m pytest $(PYTEST_OPTIONS)

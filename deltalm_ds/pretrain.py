@@ -12,6 +12,13 @@ if __name__ == "__main__" and __package__ is None:
 from deltalm_ds.commands import parse, run
 from deltalm_ds.training.settings import PretrainSettings
 
+NEXT_STEPS = """
+That was the sample. Its curves:    tensorboard --logdir {output}
+With your own text (fr.txt, de.txt, … a language each; train.en and train.fr line by line for pairs):
+    python -m deltalm_ds.prepare TEXT... --output my-data
+    deepspeed deltalm_ds/pretrain.py --data my-data --preset small --deepspeed_config ds_configs/zero2.json
+To start from XLM-R, InfoXLM or a released DeltaLM, add --from PATH; README.md says how to prepare for it."""
+
 
 def main() -> None:
     """Parse, build, train."""
@@ -20,6 +27,8 @@ def main() -> None:
 
     with pretraining(settings) as trainer:
         trainer.train()
+    if settings.data is None and trainer.process.is_first:
+        print(NEXT_STEPS.format(output=trainer.output), file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -104,6 +104,7 @@ def _build(settings: PretrainSettings, process: Process) -> Iterator[Trainer]:
     ):
         trainer = Trainer(
             settings=settings,
+            output=output,
             process=process,
             engine=engine,
             model_config=model.config,

@@ -56,8 +56,8 @@ def join_processes() -> Process:
         if "EADDRINUSE" not in str(error):
             raise
         raise UserError(
-            f"port {os.environ['MASTER_PORT']} of this host is taken, perhaps by another run: give the launcher "
-            "another one (deepspeed --master_port, torchrun --master-port, or MASTER_PORT)"
+            f"port {os.environ['MASTER_PORT']} of this host is taken, perhaps by another run: give the "
+            "launcher another one (deepspeed --master_port, torchrun --master-port, or MASTER_PORT)"
         ) from error
     rank, world_size = dist.get_rank(), dist.get_world_size()
     if torch.cuda.is_available():

@@ -3,52 +3,79 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
 
 import torch
 
 from deltalm_ds.data.samples import Sample
 from deltalm_ds.model import DeltaLM, PackedTokens
+from deltalm_ds.text.tokenizer import Tokenizer
+
+MAX_SPAN_TOKENS = 8
+MAX_SHOWN_TOKENS = 96
 
 
-class Decoder(Protocol):
-    """What turns token ids into text."""
+@dataclass(frozen=True)
+class _Span:
+    """A masked span: what the decoder has read before it, and its own tokens."""
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text with sentinels shown as `<mask_i>`."""
-        ...
+    sample: int
+    sentinel: int
+    before: list[int]
+    tokens: list[int]
 
 
 @torch.no_grad()
-def reconstruct(
-    model: DeltaLM, samples: Sequence[Sample], num_tokens: int, device: torch.device
-) -> list[list[int]]:
-    """The first `num_tokens` target tokens of each sample, each the likeliest after those before it.
+def reconstruct(model: DeltaLM, samples: Sequence[Sample], tokenizer: Tokenizer, device: torch.device) -> str:
+    """The text of each sample, every span as [what was cut out → what the model puts in].
 
-    The number of forward calls depends on nothing else, since under ZeRO-3 every call is a collective.
+    The decoder reads the true spans before; within a span each token is the likeliest one, sentinels left
+    out, after the model's own. Spans and samples are cut to MAX_SPAN_TOKENS and MAX_SHOWN_TOKENS. The number
+    of forward calls depends on nothing but the samples, since under ZeRO-3 every call is a collective.
     """
-    source = PackedTokens.from_sequences([sample.example.source.tolist() for sample in samples]).to(device)
+    vocabulary = tokenizer.vocabulary
+    spans = [span for number, sample in enumerate(samples) for span in _spans(number, sample, tokenizer)]
+    sources = [samples[span.sample].example.source.tolist() for span in spans]
+    source = PackedTokens.from_sequences(sources).to(device)
     encoder_output = model.encode(source)
-    targets = [[int(sample.example.decoder_input[0])] for sample in samples]
-    for _ in range(num_tokens):
+    targets = [list(span.before) for span in spans]
+    for _ in range(max(len(span.tokens) for span in spans)):
         decoder_input = PackedTokens.from_sequences(targets).to(device)
         hidden = model.decode(decoder_input, encoder_output, source)
-        last = decoder_input.cumulative_lengths[1:].long() - 1
-        for target, token in zip(targets, model.logits(hidden[last]).argmax(-1).tolist(), strict=True):
+        logits = model.logits(hidden[decoder_input.cumulative_lengths[1:].long() - 1])
+        first = vocabulary.first_sentinel_id
+        logits[:, first : first + vocabulary.num_sentinels] = float("-inf")
+        for target, token in zip(targets, logits.argmax(-1).tolist(), strict=True):
             target.append(token)
-    return targets
-
-
-def show(samples: Sequence[Sample], targets: Sequence[Sequence[int]], tokenizer: Decoder) -> str:
-    """Three lines a sample: what the model read, the spans that were cut out, the spans it put in."""
+    filled = {
+        (span.sample, span.sentinel): target[len(span.before) :][: len(span.tokens)]
+        for span, target in zip(spans, targets, strict=True)
+    }
     blocks = []
-    for sample, target in zip(samples, targets, strict=True):
-        example = sample.example
-        truth = [int(example.decoder_input[0]), *example.labels.tolist()][: len(target)]
-        blocks.append(
-            f"[{sample.objective}, {sample.language}]\n"
-            f"  reads  {tokenizer.decode(example.source.tolist())}\n"
-            f"  truth  {tokenizer.decode(truth)}\n"
-            f"  model  {tokenizer.decode(list(target))}"
-        )
+    for number, sample in enumerate(samples):
+        words = [f"[{sample.objective}, {sample.language}]"]
+        run: list[int] = []
+        cut_out = {span.sentinel: span.tokens for span in spans if span.sample == number}
+        for token in sample.example.source.tolist()[:MAX_SHOWN_TOKENS]:
+            if not vocabulary.is_sentinel(token):
+                run.append(token)
+                continue
+            words.append(tokenizer.decode(run))
+            run = []
+            model_text = tokenizer.decode(filled[number, token])
+            words.append(f"[{tokenizer.decode(cut_out[token])} → {model_text}]")
+        words.append(tokenizer.decode(run))
+        blocks.append(" ".join(word for word in words if word))
     return "\n".join(blocks)
+
+
+def _spans(number: int, sample: Sample, tokenizer: Tokenizer) -> list[_Span]:
+    """The spans of a sample, by its decoder's side `<mask_0> span_0 <mask_1> span_1 …`."""
+    example, vocabulary = sample.example, tokenizer.vocabulary
+    target = [*example.decoder_input.tolist(), int(example.labels[-1])]
+    places = [place for place, token in enumerate(target) if vocabulary.is_sentinel(token)]
+    spans = []
+    for place, end in zip(places, [*places[1:], len(target)], strict=True):
+        span = target[place + 1 : end][:MAX_SPAN_TOKENS]
+        spans.append(_Span(number, target[place], target[: place + 1], span))
+    return spans

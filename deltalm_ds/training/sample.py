@@ -24,6 +24,7 @@ def prepared_sample(say: Callable[[str], object]) -> Path:
             inputs=(Path(text),),
             output=PREPARED_SAMPLE,
             vocabulary_size=_PIECES,
+            character_coverage=1.0,
             validation_share=0.03,
             workers=1,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 
@@ -35,6 +35,16 @@ _DEFAULTS: dict[str, PresetDefaults] = {
     "base": PresetDefaults(600_000, 2048, 2e-4, 10_000),
     "large": PresetDefaults(600_000, 2048, 2e-4, 10_000),
 }
+
+
+# A run on the embedded sample is to show something within minutes on two CPU cores: short windows, a model
+# that learns from nothing at a high rate, pictures of the spans on the way.
+_SAMPLE_RUN: dict[str, Any] = {"steps": 400, "pre_layer_norm": True, "dropout": 0.0}
+_SAMPLE_OPTIMIZER: dict[str, Any] = {"learning_rate": 4e-3}
+_SAMPLE_DATA: dict[str, Any] = {"max_source_length": 128, "max_target_length": 128}
+_SAMPLE_MONITORING: dict[str, Any] = {"validate_every": 200, "text_samples": 4, "log_every": 20}
+
+SettingsT = TypeVar("SettingsT")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,8 +87,8 @@ class MonitoringSettings:
 class PretrainSettings:
     """Pre-train DeltaLM on a folder that `python -m deltalm_ds.prepare` made.
 
-    Without --data a small sample corpus is made and a tiny model trained on it, to see everything work. Start
-    it with `deepspeed`, `torchrun`, `mpirun` or plain `python`.
+    Without --data a small sample corpus is made and a tiny model trained on it, with settings for a run of
+    minutes (printed as they are). Start it with `deepspeed`, `torchrun`, `mpirun` or plain `python`.
     """
 
     data: Path | None = None
@@ -142,19 +152,30 @@ class PretrainSettings:
             raise UserError("--pre-layer-norm is for new models: the weights of --from are post-LN")
 
     def complete(self) -> PretrainSettings:
-        """The same with the preset's numbers where the user gave none."""
-        defaults = _DEFAULTS[self.preset]
-        steps = self.steps or defaults.steps
-        warmup = self.optimizer_settings.warmup_steps
+        """The same with the preset's numbers, or the sample's, where the user gave none."""
+        if self.data is None and self.preset == "tiny" and self.from_ is None:
+            settings = _where_default(self, _SAMPLE_RUN)
+            settings = dataclasses.replace(
+                settings,
+                optimizer_settings=_where_default(self.optimizer_settings, _SAMPLE_OPTIMIZER),
+                data_settings=_where_default(self.data_settings, _SAMPLE_DATA),
+                monitoring=_where_default(self.monitoring, _SAMPLE_MONITORING),
+            )
+        else:
+            settings = self
+        defaults = _DEFAULTS[settings.preset]
+        steps = settings.steps or defaults.steps
+        optimizer = settings.optimizer_settings
+        warmup = optimizer.warmup_steps
         if warmup is None:
             warmup = defaults.warmup_steps if defaults.warmup_steps is not None else steps // 10
         return dataclasses.replace(
-            self,
+            settings,
             steps=steps,
             optimizer_settings=dataclasses.replace(
-                self.optimizer_settings,
+                optimizer,
                 warmup_steps=warmup,
-                learning_rate=self.optimizer_settings.learning_rate or defaults.learning_rate,
+                learning_rate=optimizer.learning_rate or defaults.learning_rate,
             ),
         )
 
@@ -172,3 +193,10 @@ class PretrainSettings:
             return str(value) if isinstance(value, Path) else value
 
         return plain(dataclasses.asdict(self))
+
+
+def _where_default(settings: SettingsT, values: dict[str, Any]) -> SettingsT:
+    """`settings` with `values` in the fields that still have their default."""
+    defaults = {field.name: field.default for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
+    changed = {name: value for name, value in values.items() if getattr(settings, name) == defaults[name]}
+    return dataclasses.replace(settings, **changed)  # type: ignore[type-var]

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -46,6 +47,7 @@ class Trainer:
         self,
         *,
         settings: PretrainSettings,
+        output: Path,
         process: Process,
         engine: Engine,
         model_config: DeltaLMConfig,
@@ -58,6 +60,7 @@ class Trainer:
         peak: Peak,
     ) -> None:
         self.settings = settings
+        self.output = output
         self.process = process
         self.engine = engine
         self.model_config = model_config

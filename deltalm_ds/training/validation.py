@@ -11,13 +11,12 @@ import torch
 from deltalm_ds.data.batches import pack_samples
 from deltalm_ds.data.loader import to_tensors
 from deltalm_ds.data.samples import GroupName, Sample
+from deltalm_ds.model import DeltaLM
 from deltalm_ds.ops import IGNORE
 from deltalm_ds.text.tokenizer import Tokenizer
 from deltalm_ds.training.distributed import Process, sum_over_ranks
 from deltalm_ds.training.engine import Engine
-from deltalm_ds.training.reconstruction import reconstruct, show
-
-RECONSTRUCTED_TOKENS = 48
+from deltalm_ds.training.reconstruction import reconstruct
 
 
 @dataclass(frozen=True)
@@ -84,7 +83,10 @@ class Validator:
         with torch.no_grad():
             for number in range(0, len(self._batches), self.process.world_size):
                 self._add(engine, number + self.process.rank, sums)
-            texts = self._reconstruct(engine)
+            texts = ""
+            if self._texts:
+                model: DeltaLM = engine.module  # type: ignore[assignment]
+                texts = reconstruct(model, self._texts, self.tokenizer, self.process.device)
         return ValidationReport(self._values(sum_over_ranks(sums).tolist()), texts)
 
     def _add(self, engine: Engine, number: int, sums: torch.Tensor) -> None:
@@ -126,15 +128,6 @@ class Validator:
                     values[f"text_with_other_source/{name}"] = float(other_nll[of_name].sum() / count)
                     values[f"unigram_entropy/{name}"] = self._entropies[name]
         return values
-
-    def _reconstruct(self, engine: Engine) -> str:
-        if not self._texts:
-            return ""
-        longest = max(len(sample.example.labels) for sample in self._texts)
-        num_tokens = min(RECONSTRUCTED_TOKENS, longest)
-        model = engine.module
-        targets = reconstruct(model, self._texts, num_tokens, self.process.device)  # type: ignore[arg-type]
-        return show(self._texts, targets, self.tokenizer)
 
 
 def _entropy(tokens: np.ndarray) -> float:
