@@ -145,7 +145,8 @@ class Engine:
 
     def _grow_loss_scale(self, interval: int) -> None:
         scaler: Any = self.deepspeed.optimizer.loss_scaler
-        if (scaler.cur_iter - scaler.last_overflow_iter) % interval == 0:
+        num_good_steps = scaler.cur_iter - scaler.last_overflow_iter - 1
+        if num_good_steps % interval == 0:
             scaler.cur_scale *= scaler.scale_factor
             if not scaler.consecutive_hysteresis:
                 scaler.cur_hysteresis = scaler.delayed_shift

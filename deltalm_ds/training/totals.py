@@ -69,5 +69,5 @@ class Totals:
     def load_state(self, state: dict[str, Any]) -> None:
         """The inverse of `to_state`; sums of a run with other groups begin anew."""
         if len(state["by_group"][0]) == len(self.groups):
-            self.by_group.copy_(torch.tensor(state["by_group"]).reshape(self.by_group.shape))
+            self.by_group.copy_(torch.tensor(state["by_group"], dtype=torch.float64))
             self.counts.copy_(torch.tensor(state["counts"], dtype=torch.float64))

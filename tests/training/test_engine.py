@@ -72,7 +72,7 @@ def reference_gradients():
     return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
-def made_engine(folder, stage, dtype, accumulation, world_size, **more):
+def made_engine(folder, stage, dtype, accumulation, world_size, optimizer=None, **more):
     """An engine of a configuration file in `folder`."""
     content = {
         "train_batch_size": NUM_SAMPLES,
@@ -93,10 +93,11 @@ def made_engine(folder, stage, dtype, accumulation, world_size, **more):
         path, RequestedBatch(None, None), world_size, gradient_clipping=0.0, default_dtype="fp32"
     )
     model = made_model()
-    return Engine(model, torch.optim.SGD(model.parameters(), lr=1.0), config)
+    made = optimizer(model) if optimizer else torch.optim.SGD(model.parameters(), lr=1.0)
+    return Engine(model, made, config)
 
 
-def run_step(engine, samples, accumulation, dropout=DROPOUT):
+def run_step(engine, samples, accumulation, dropout=DROPOUT, label_smoothing=0.0):
     """One step of this rank's share of `samples`, split as the loader splits."""
     world_size, rank = dist.get_world_size(), dist.get_rank()
     places = range(rank, world_size * accumulation, world_size)
@@ -105,7 +106,7 @@ def run_step(engine, samples, accumulation, dropout=DROPOUT):
         for place in places
     ]
     tokens = torch.tensor(sum(batch.num_target_tokens for batch in batches), dtype=torch.float64)
-    return engine.step(batches, sum_over_ranks(tokens), dropout)
+    return engine.step(batches, sum_over_ranks(tokens), dropout, label_smoothing)
 
 
 def gradient_errors(folder, cases):
@@ -160,3 +161,76 @@ def test_gradients_equal_one_fp32_process(tmp_path, num_processes):
         assert errors["gradient"] <= 1, (case, errors)
         assert errors["norm"] < (1e-5 if case[1] == "fp32" else 2e-2), (case, errors)
         assert errors["applied"], case
+
+
+def skipped_steps(folder, cases):
+    """For each case: what a poisoned step said and moved, and whether the next good one moved anything."""
+    from pathlib import Path
+
+    join_processes()
+    results = []
+    for stage, dtype in cases:
+        engine = made_engine(Path(folder), stage, dtype, 1, dist.get_world_size())
+        engine.set_learning_rate(0.1)
+
+        def weights(engine=engine):
+            return engine.module.encoder.layers[0].attention.query_weight.detach().clone()
+
+        before = weights()
+        poisoned, _ = run_step(engine, made_samples(), 1, label_smoothing=float("nan"))
+        after = weights()
+        good, _ = run_step(engine, made_samples(), 1)
+        results.append(
+            [poisoned.applied, bool((before == after).all()), good.applied, bool((weights() != after).any())]
+        )
+        engine.deepspeed.destroy()
+    return results
+
+
+def test_a_step_that_is_not_finite_is_skipped_and_said(tmp_path):
+    cases = [(0, "fp32"), (0, "bf16"), (1, "fp32"), (2, "fp16"), (2, "bf16")]
+    (outcome,) = run_distributed(skipped_steps, 1, folder=str(tmp_path), cases=cases)
+    assert outcome.value == [[False, True, True, True]] * len(cases)
+
+
+def adam_steps(folder, cases):
+    """The weights after a few AdamW steps, for each case."""
+    from pathlib import Path
+
+    from deltalm_ds.training.optimizer import OptimizerSettings, build_optimizer
+
+    join_processes()
+    ends = []
+    for stage, dtype, more in cases:
+        engine = made_engine(
+            Path(folder),
+            stage,
+            dtype,
+            1,
+            dist.get_world_size(),
+            optimizer=lambda model: build_optimizer(model, OptimizerSettings()),
+            **more,
+        )
+        start = torch.cat([p.detach().float().flatten() for p in made_model().parameters()])
+        scales = []
+        for _ in range(6):
+            engine.set_learning_rate(0.01)
+            outcome, _ = run_step(engine, made_samples(), 1)
+            scales.append(outcome.loss_scale)
+        end = torch.cat([p.detach().float().flatten() for p in engine.module.parameters()])
+        ends.append(((end - start).tolist(), scales))
+        engine.deepspeed.destroy()
+    reference = torch.tensor(ends[0][0])
+    return [[float((torch.tensor(end) - reference).norm() / reference.norm()), s] for end, s in ends]
+
+
+def test_adam_moves_alike_at_every_stage_and_with_a_growing_loss_scale(tmp_path):
+    growing = {"fp16": {"enabled": True, "initial_scale_power": 4, "loss_scale_window": 2}}
+    cases = [(2, "fp32", {}), (0, "fp32", {}), (2, "bf16", {}), (0, "bf16", {}), (2, "fp16", growing)]
+    (outcome,) = run_distributed(adam_steps, 1, folder=str(tmp_path), cases=cases)
+    distances = [distance for distance, _ in outcome.value]
+    assert distances[1] < 1e-4
+    assert distances[2] < 0.2  # the weights themselves are rounded to bf16
+    assert distances[3] < 0.2
+    assert distances[4] < 0.05
+    assert outcome.value[4][1] == [16, 16, 32, 32, 64, 64]
