@@ -2,6 +2,7 @@
 
 - The loss is the sum over tokens divided by the global number of labelled tokens, over all ranks and
   micro-batches, however uneven; micro-batches of one step are therefore known before the first runs.
+- The optimizer's masters begin as the weights that were loaded, not as their rounding to 16 bits.
 - Gradients are summed in fp32 whatever the model's dtype, at ZeRO stage 0 too.
 - A step with a NaN or an infinity is skipped, in fp32 at stage 0 too, and reported.
 - The loss scale of fp16 grows after a step is done: DeepSpeed 0.19 doubles it between the backward pass and
@@ -17,6 +18,7 @@ from typing import Any
 import deepspeed
 import torch
 import torch.distributed as dist
+from deepspeed.utils import safe_set_full_fp32_param
 from torch import Tensor, nn
 
 from deltalm_ds.data.batches import PackedBatch
@@ -46,6 +48,7 @@ class Engine:
             {name: value for name, value in group.items() if name != "params"}
             for group in optimizer.param_groups
         ]
+        precise = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
         self.deepspeed, *_ = deepspeed.initialize(
             model=model, optimizer=optimizer, config=config.resolved, dist_init_required=False
         )
@@ -56,7 +59,20 @@ class Engine:
                 parameter.grad_dtype = torch.float32
             # At this stage initialize has taken a step of zero gradients, which Adam's counters would keep.
             self.deepspeed.optimizer.optimizer.state.clear()
-            self.deepspeed.optimizer.refresh_fp32_params()
+        if config.dtype != "fp32":
+            self._set_masters(precise)
+
+    def _set_masters(self, precise: dict[str, Tensor]) -> None:
+        """Give the optimizer's masters the weights as they were loaded: DeepSpeed takes them from 16 bits."""
+        if self._has_plain_gradients:
+            wrapped = self.deepspeed.optimizer
+            name_of = {id(parameter): name for name, parameter in self.module.named_parameters()}
+            for halves, masters in zip(wrapped.fp16_groups, wrapped.fp32_groups, strict=True):
+                for half, master in zip(halves, masters, strict=True):
+                    master.data.copy_(precise[name_of[id(half)]])
+            return
+        for name, parameter in self.module.named_parameters():
+            safe_set_full_fp32_param(parameter, precise[name].to(parameter.device))
 
     @property
     def module(self) -> nn.Module:

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 import torch.distributed as dist
-from deepspeed.utils import safe_get_full_grad
+from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_grad
 from distributed import run_distributed
 
 from deltalm_ds.data.batches import pack_samples
@@ -234,3 +234,38 @@ def test_adam_moves_alike_at_every_stage_and_with_a_growing_loss_scale(tmp_path)
     assert distances[3] < 0.2
     assert distances[4] < 0.05
     assert outcome.value[4][1] == [16, 16, 32, 32, 64, 64]
+
+
+def masters(folder, cases):
+    """How far the masters are from the weights that the engine was given, for each case."""
+    from pathlib import Path
+
+    join_processes()
+    given = dict(made_model().named_parameters())
+    distances = []
+    for stage, dtype in cases:
+        engine = made_engine(Path(folder), stage, dtype, 1, dist.get_world_size())
+        if stage:
+            found = {
+                name: safe_get_full_fp32_param(parameter)
+                for name, parameter in engine.module.named_parameters()
+            }
+        else:
+            wrapped = engine.deepspeed.optimizer
+            names = {id(parameter): name for name, parameter in engine.module.named_parameters()}
+            found = {
+                names[id(half)]: master
+                for halves, group in zip(wrapped.fp16_groups, wrapped.fp32_groups, strict=True)
+                for half, master in zip(halves, group, strict=True)
+            }
+        assert found.keys() == given.keys()
+        distances.append(max(float((found[name] - given[name]).abs().max()) for name in given))
+        engine.deepspeed.destroy()
+    return distances
+
+
+def test_masters_begin_as_the_weights_given_not_as_their_rounding(tmp_path):
+    cases = [(0, "bf16"), (1, "bf16"), (2, "bf16"), (2, "fp16"), (3, "bf16")]
+    outcomes = run_distributed(masters, 2, folder=str(tmp_path), cases=cases)
+    assert outcomes[0].value == [0.0] * len(cases)
+    assert outcomes[1].value == [0.0] * len(cases)
