@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deltalm_ds import ops
@@ -47,9 +46,8 @@ class DeltaLM(nn.Module):
     ) -> CrossEntropy:
         """The summed loss of `labels` [target_tokens] int64; tokens labelled IGNORE have none."""
         self._check_lengths(source, decoder_input)
-        # One look-up for both sides: its gradient, sparse, is added to the output projection's in place.
         tokens = torch.cat([source.tokens, decoder_input.tokens])
-        vectors = self.embedding(_look_up, tokens, True)
+        vectors, table = self.embedding(ops.look_up, tokens)
         source_vectors, target_vectors = vectors.split([len(source.tokens), len(decoder_input.tokens)])
         encoder_output = self.encoder(
             source_vectors, source, BatchDropout.of(dropout, source), self.recomputation
@@ -62,23 +60,23 @@ class DeltaLM(nn.Module):
             BatchDropout.of(dropout, decoder_input),
             self.recomputation,
         )
-        return self.embedding(ops.linear_cross_entropy, hidden, labels, label_smoothing, smoothing_form)
+        return ops.linear_cross_entropy(hidden, table, labels, label_smoothing, smoothing_form)
 
     def encode(self, source: PackedTokens) -> Tensor:
         """The encoder's output [source_tokens, width], without dropout."""
         self._check_lengths(source)
-        vectors = self.embedding(_look_up, source.tokens)
+        vectors, _ = self.embedding(ops.look_up, source.tokens)
         return self.encoder(vectors, source, None, self.recomputation)
 
     def decode(self, decoder_input: PackedTokens, encoder_output: Tensor, source: PackedTokens) -> Tensor:
         """The decoder's last hidden states [target_tokens, width], without dropout."""
         self._check_lengths(decoder_input)
-        vectors = self.embedding(_look_up, decoder_input.tokens)
+        vectors, _ = self.embedding(ops.look_up, decoder_input.tokens)
         return self.decoder(vectors, decoder_input, encoder_output, source, None, self.recomputation)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """hidden [tokens, width] to [tokens, vocabulary_rows]."""
-        return self.embedding(F.linear, hidden)
+        return self.embedding(ops.linear, hidden)
 
     def forward_padded(self, source_tokens: Tensor, decoder_input: Tensor) -> Tensor:
         """Logits [batch, target, vocabulary_rows] of padded batches; zeros at padding.
@@ -122,7 +120,3 @@ class DeltaLM(nn.Module):
                     f"a sequence of {packed.max_length} tokens, but the model has "
                     f"{self.config.max_positions} positions; cut it, or raise max_positions"
                 )
-
-
-def _look_up(tokens: Tensor, table: Tensor, sparse_gradient: bool = False) -> Tensor:
-    return F.embedding(tokens, table, sparse=sparse_gradient)

@@ -30,7 +30,7 @@ class TokenTable(nn.Module):
     def forward(self, operation: Callable[..., ResultT], inputs: Tensor, *settings: object) -> ResultT:
         """operation(inputs, weight, *settings).
 
-        All three uses pass through here because ZeRO-3 gathers a table only for its module's forward.
+        Every use passes through here because ZeRO-3 gathers a table only for its module's forward.
         """
         return operation(inputs, self.weight, *settings)
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deltalm_ds import ops
@@ -71,9 +70,9 @@ class Attention(Sublayer):
         memory = opened if memory is None else memory
         heads = (self.config.num_heads, self.config.head_width)
         context = ops.attention(
-            F.linear(opened, self.query_weight, self.query_bias).unflatten(1, heads),
-            F.linear(memory, self.key_weight, self.key_bias).unflatten(1, heads),
-            F.linear(memory, self.value_weight, self.value_bias).unflatten(1, heads),
+            ops.linear(opened, self.query_weight, self.query_bias).unflatten(1, heads),
+            ops.linear(memory, self.key_weight, self.key_bias).unflatten(1, heads),
+            ops.linear(memory, self.value_weight, self.value_bias).unflatten(1, heads),
             queries.cumulative_lengths,
             keys.cumulative_lengths,
             queries.max_length,
@@ -83,7 +82,9 @@ class Attention(Sublayer):
             if dropout is None
             else dropout.at(self.config.attention_dropout, self.layer, self.site + PROBABILITY_OFFSET),
         )
-        return self.close(F.linear(context.flatten(1), self.output_weight), self.output_bias, hidden, dropout)
+        return self.close(
+            ops.linear(context.flatten(1), self.output_weight), self.output_bias, hidden, dropout
+        )
 
 
 def _input_projection(width: int) -> tuple[nn.Parameter, nn.Parameter]:
@@ -106,11 +107,15 @@ class FeedForward(Sublayer):
 
     def forward(self, hidden: Tensor, dropout: BatchDropout | None) -> Tensor:
         """[tokens, width] to the same shape."""
-        inner = ops.bias_gelu(F.linear(self.open(hidden), self.fc1_weight), self.fc1_bias)
-        if dropout is not None:
-            site = self.site + ACTIVATION_OFFSET
-            inner = ops.apply_dropout(inner, dropout.at(self.config.activation_dropout, self.layer, site))
-        return self.close(F.linear(inner, self.fc2_weight), self.fc2_bias, hidden, dropout)
+        inner = ops.linear(self.open(hidden), self.fc1_weight)
+        site = self.site + ACTIVATION_OFFSET
+        here = None if dropout is None else dropout.at(self.config.activation_dropout, self.layer, site)
+        if here is None:
+            out = ops.bias_gelu_linear(inner, self.fc1_bias, self.fc2_weight)
+        else:
+            dropped = ops.apply_dropout(ops.bias_gelu(inner, self.fc1_bias), here)
+            out = ops.linear(dropped, self.fc2_weight)
+        return self.close(out, self.fc2_bias, hidden, dropout)
 
 
 class Norm(nn.Module):

@@ -4,11 +4,14 @@ Lengths instead of masks, no padding inside. What stands here is the torch refer
 are measured.
 """
 
-from deltalm_ds.ops.add_norm import apply_dropout, dropout_add, dropout_add_layer_norm, layer_norm
+from deltalm_ds.ops.add_norm import dropout_add, dropout_add_layer_norm, layer_norm
 from deltalm_ds.ops.attention import attention
 from deltalm_ds.ops.cross_entropy import IGNORE, CrossEntropy, SmoothingForm, linear_cross_entropy
-from deltalm_ds.ops.gelu import bias_gelu
+from deltalm_ds.ops.dropout import apply_dropout
+from deltalm_ds.ops.gelu import bias_gelu, bias_gelu_linear
+from deltalm_ds.ops.look_up import look_up
 from deltalm_ds.ops.philox import Dropout
+from deltalm_ds.ops.products import linear
 
 __all__ = [
     "IGNORE",
@@ -18,8 +21,11 @@ __all__ = [
     "apply_dropout",
     "attention",
     "bias_gelu",
+    "bias_gelu_linear",
     "dropout_add",
     "dropout_add_layer_norm",
     "layer_norm",
+    "linear",
     "linear_cross_entropy",
+    "look_up",
 ]

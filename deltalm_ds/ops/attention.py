@@ -1,12 +1,18 @@
-"""Scaled dot-product attention over packed sequences (torch reference)."""
+"""Scaled dot-product attention over packed sequences."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
-from deltalm_ds.ops.philox import Dropout, probability_mask
+from deltalm_ds.ops.dropout import probability_mask
+from deltalm_ds.ops.philox import Dropout
+from deltalm_ds.ops.products import calculation_dtype
 
 
 def attention(
@@ -29,35 +35,24 @@ def attention(
     """
     lengths_q = cumulative_lengths_q.diff().tolist()
     lengths_k = cumulative_lengths_k.diff().tolist()
-    if dropout is None and len(set(lengths_q)) == 1 and len(set(lengths_k)) == 1 and lengths_k[0]:
-        num_sequences = len(lengths_q)
-        out = _attend(
-            query.unflatten(0, (num_sequences, lengths_q[0])),
-            key.unflatten(0, (num_sequences, lengths_k[0])),
-            value.unflatten(0, (num_sequences, lengths_k[0])),
-            causal,
-        )
-        return out.flatten(0, 1)
+    if dropout is None and query.device.type == "cpu":
+        return _FlashOnCPU.apply(query, key, value, lengths_q, lengths_k, causal)
     keep = None if dropout is None else probability_mask(dropout, query.shape[1], max_length_k)
     # split, unlike slicing, gives one concatenation in the backward pass.
     parts = zip(query.split(lengths_q), key.split(lengths_k), value.split(lengths_k), strict=True)
     outputs, first = [], 0
-    for q, k, v in parts:
+    for length, (q, k, v) in zip(lengths_q, parts, strict=True):
         if not len(k):
             outputs.append(q * 0)
         elif dropout is None or keep is None:
-            outputs.append(_attend(q[None], k[None], v[None], causal)[0])
+            q, k, v = (tensor.transpose(0, 1)[None] for tensor in (q, k, v))
+            out = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
+            outputs.append(out[0].transpose(0, 1))
         else:
-            kept = keep[first : first + len(q), :, : len(k)].transpose(0, 1)
+            kept = keep[first : first + length, :, : len(k)].transpose(0, 1)
             outputs.append(_attend_dropping(q, k, v, causal, kept, dropout.scale))
-        first += len(q)
+        first += length
     return torch.cat(outputs) if outputs else query
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> Tensor:
-    """Attention of [batch, length, heads, head_width] tensors of one length each."""
-    query, key, value = query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2)
-    return F.scaled_dot_product_attention(query, key, value, is_causal=causal).transpose(1, 2)
 
 
 def _attend_dropping(
@@ -72,3 +67,82 @@ def _attend_dropping(
         scores = scores.masked_fill(hidden, float("-inf"))
     probabilities = scores.softmax(-1) * kept * scale
     return (probabilities.to(value.dtype) @ value).transpose(0, 1)
+
+
+class _FlashOnCPU(torch.autograd.Function):
+    """torch's flash attention for the CPU, called for each sequence and writing into packed tensors.
+
+    Through scaled_dot_product_attention autograd would keep a copy of every sequence's output, and pay for
+    a split and a concatenation of each tensor in both directions.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        lengths_q: list[int],
+        lengths_k: list[int],
+        causal: bool,
+    ) -> Tensor:
+        out = _blank(query, lengths_q, lengths_k)
+        log_sums = []
+        for at_q, at_k in _sequences(lengths_q, lengths_k):
+            attended, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+                _operand(query, at_q),
+                _operand(key, at_k),
+                _operand(value, at_k),
+                is_causal=causal,
+            )
+            _heads_first(out, at_q).copy_(attended)
+            log_sums.append(log_sum)
+        ctx.save_for_backward(query, key, value, out, *log_sums)
+        ctx.settings = lengths_q, lengths_k, causal
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, out, *log_sums = ctx.saved_tensors
+        lengths_q, lengths_k, causal = ctx.settings
+        gradients = [_blank(tensor, lengths_q, lengths_k) for tensor in (query, key, value)]
+        places = _sequences(lengths_q, lengths_k)
+        for (at_q, at_k), log_sum in zip(places, log_sums, strict=True):
+            found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
+                _operand(grad, at_q),
+                _operand(query, at_q),
+                _operand(key, at_k),
+                _operand(value, at_k),
+                _operand(out, at_q),
+                log_sum,
+                0.0,
+                causal,
+            )
+            for gradient, part, at in zip(gradients, found, (at_q, at_k, at_k), strict=True):
+                _heads_first(gradient, at).copy_(part)
+        return *gradients, None, None, None
+
+
+def _sequences(lengths_q: list[int], lengths_k: list[int]) -> Iterator[tuple[slice, slice]]:
+    """Where each sequence's queries and keys lie; sequences without either are left out."""
+    first_q = first_k = 0
+    for length_q, length_k in zip(lengths_q, lengths_k, strict=True):
+        if length_q and length_k:
+            yield slice(first_q, first_q + length_q), slice(first_k, first_k + length_k)
+        first_q, first_k = first_q + length_q, first_k + length_k
+
+
+def _blank(like: Tensor, lengths_q: list[int], lengths_k: list[int]) -> Tensor:
+    """A tensor for results: zeros where some sequence is left out."""
+    return torch.empty_like(like) if all(lengths_q) and all(lengths_k) else torch.zeros_like(like)
+
+
+def _heads_first(packed: Tensor, at: slice) -> Tensor:
+    """One sequence of [tokens, heads, head_width] as [1, heads, length, head_width], a view."""
+    return packed[at].transpose(0, 1)[None]
+
+
+def _operand(packed: Tensor, at: slice) -> Tensor:
+    """The same in the dtype that is multiplied fastest."""
+    return _heads_first(packed, at).to(calculation_dtype(packed))

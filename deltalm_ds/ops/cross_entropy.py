@@ -1,7 +1,8 @@
-"""Output projection and cross-entropy in one, over a chunk of tokens at a time (torch reference).
+"""Output projection and cross-entropy in one, over a chunk of tokens at a time.
 
 A full table of logits would hold tokens x 250,104 numbers, most of the memory of a step. Here the gradient
-is taken together with the loss, chunk by chunk, so that three products in all are done and one chunk lives.
+is taken together with the loss, chunk by chunk, so that three products in all are done and one chunk lives,
+in which the gradient takes the place of the logits.
 """
 
 from __future__ import annotations
@@ -10,14 +11,19 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from deltalm_ds.ops.native import kernels
 
 IGNORE = -100
 """Label of a token without loss."""
 
 SmoothingForm = Literal["fairseq", "uniform"]
 
-# Bytes of fp32 logits in one chunk: large enough for full-speed products, small beside the activations.
-_CHUNK_BYTES = {"cpu": 1 << 28, "cuda": 1 << 32}
+# Bytes of logits in one chunk: large enough for full-speed products, small beside the activations.
+_CHUNK_BYTES = {"cpu": 1 << 29, "cuda": 1 << 31}
+# Bytes of fp32 probabilities at once where no kernel works in place.
+_PIECE_BYTES = 1 << 28
 # Rows of a low-precision weight gradient computed before it is added to the fp32 sum.
 _ROWS_AT_ONCE = 1 << 15
 
@@ -62,83 +68,103 @@ class _LinearCrossEntropy(torch.autograd.Function):
         label_smoothing: float,
         smoothing_form: SmoothingForm,
     ) -> tuple[Tensor, Tensor]:
-        num_rows = len(weight)
-        # The loss of a token is on_target · nll + on_all · (sum of all rows' nll); its weights sum to one.
-        if smoothing_form == "fairseq":
-            on_all = label_smoothing / (num_rows - 1)
-            on_target = 1 - label_smoothing - on_all
-        else:
-            on_all = label_smoothing / num_rows
-            on_target = 1 - label_smoothing
+        on_target, on_all = _loss_weights(label_smoothing, smoothing_form, len(weight))
         selected = (target != IGNORE).nonzero().squeeze(1)
         everything = len(selected) == len(target)
         kept_hidden = hidden if everything else hidden[selected]
         kept_target = target if everything else target[selected]
 
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
+        needs_gradient = needs_hidden or needs_weight
         grad_hidden = torch.empty_like(kept_hidden) if needs_hidden else None
-        grad_weight = _WeightGradient(weight) if needs_weight else None
-        kept_nll = torch.empty(len(selected), dtype=torch.float32, device=hidden.device)
-        loss = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        chunk = max(1, _CHUNK_BYTES.get(hidden.device.type, 1 << 28) // (4 * num_rows))
-        for start in range(0, len(selected), chunk):
-            part = slice(start, start + chunk)
-            labels = kept_target[part, None]
-            logits = kept_hidden[part] @ weight.t()
-            log_probabilities = torch.log_softmax(logits, -1, dtype=torch.float32)
-            del logits
-            nll = -log_probabilities.gather(1, labels).squeeze(1)
-            kept_nll[part] = nll
-            loss += on_target * nll.sum()
-            if on_all:
-                loss -= on_all * log_probabilities.sum()
-            if not (needs_hidden or needs_weight):
-                continue
-            grad_logits = log_probabilities.exp_()
-            if on_all:
-                grad_logits -= on_all
-            grad_logits.scatter_add_(1, labels, grad_logits.new_full((1, 1), -on_target).expand_as(labels))
-            grad_logits = grad_logits.to(hidden.dtype)
-            del log_probabilities
+        chunk_tokens = max(1, _CHUNK_BYTES[hidden.device.type] // (weight.element_size() * len(weight)))
+        chunks = range(0, len(selected), chunk_tokens)
+        grad_weight = _WeightGradient(weight, len(chunks)) if needs_weight else None
+        kept_nll, kept_loss = hidden.new_empty(2, len(selected), dtype=torch.float32)
+        logits = weight.new_empty(min(chunk_tokens, len(selected)), len(weight))
+        for start in chunks:
+            part = slice(start, start + chunk_tokens)
+            part_hidden, part_target = kept_hidden[part], kept_target[part]
+            part_logits = torch.mm(part_hidden, weight.t(), out=logits[: len(part_hidden)])
+            settings = (part_target, on_target, on_all, needs_gradient)
+            kept_nll[part], kept_loss[part] = _losses_and_gradient(part_logits, *settings)
             if grad_hidden is not None:
-                torch.mm(grad_logits, weight, out=grad_hidden[part])
+                torch.mm(part_logits, weight, out=grad_hidden[part])
             if grad_weight is not None:
-                grad_weight.add(grad_logits, kept_hidden[part])
+                grad_weight.add(part_logits, part_hidden)
 
         token_nll = kept_nll
         if not everything:
             token_nll = kept_nll.new_zeros(len(target)).index_put_((selected,), kept_nll)
             if grad_hidden is not None:
                 grad_hidden = torch.zeros_like(hidden).index_put_((selected,), grad_hidden)
-        ctx.gradients = grad_hidden, None if grad_weight is None else grad_weight.sum
-        ctx.weight_dtype = weight.dtype
+        ctx.gradients = grad_hidden, None if grad_weight is None else grad_weight.result()
         ctx.mark_non_differentiable(token_nll)
-        return loss, token_nll
+        return kept_loss.sum(), token_nll
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         grad_hidden, grad_weight = ctx.gradients
-        # Letting go of them here lets autograd add the embedding's gradient in place.
         ctx.gradients = None
-        scale = grads[0]
-        if grad_hidden is not None:
-            grad_hidden = grad_hidden.mul_(scale)
-        if grad_weight is not None:
-            grad_weight = grad_weight.mul_(scale).to(ctx.weight_dtype)
+        for gradient in (grad_hidden, grad_weight):
+            if gradient is not None:
+                gradient.mul_(grads[0])
         return grad_hidden, grad_weight, None, None, None
+
+
+def _loss_weights(label_smoothing: float, form: SmoothingForm, num_rows: int) -> tuple[float, float]:
+    """A token's loss is on_target · nll + on_all · (the sum of every row's nll); both as fractions of one."""
+    if form == "fairseq":
+        on_all = label_smoothing / (num_rows - 1)
+        return 1 - label_smoothing - on_all, on_all
+    return 1 - label_smoothing, label_smoothing / num_rows
+
+
+def _losses_and_gradient(
+    logits: Tensor, target: Tensor, on_target: float, on_all: float, needs_gradient: bool
+) -> tuple[Tensor, Tensor]:
+    """fp32 negative log-likelihood and loss [tokens]; logits [tokens, rows] become the loss's gradient."""
+    if kernels.support(logits):
+        return kernels.cross_entropy(logits, target, on_target, on_all, needs_gradient)
+    nll, loss = logits.new_empty(2, len(logits), dtype=torch.float32)
+    tokens_at_once = max(1, _PIECE_BYTES // (4 * logits.shape[1]))
+    for start in range(0, len(logits), tokens_at_once):
+        part = slice(start, start + tokens_at_once)
+        labels = target[part, None]
+        log_probabilities = torch.log_softmax(logits[part], -1, dtype=torch.float32)
+        nll[part] = -log_probabilities.gather(1, labels).squeeze(1)
+        loss[part] = on_target * nll[part] - on_all * log_probabilities.sum(1)
+        if needs_gradient:
+            gradient = log_probabilities.exp_().sub_(on_all)
+            gradient.scatter_add_(1, labels, gradient.new_full((1, 1), -on_target).expand_as(labels))
+            logits[part] = gradient
+    return nll, loss
 
 
 class _WeightGradient:
     """gradᵀ · hidden summed over chunks in fp32, whatever the dtype of the factors."""
 
-    def __init__(self, weight: Tensor) -> None:
-        self.sum = torch.zeros_like(weight, dtype=torch.float32)
+    def __init__(self, weight: Tensor, num_chunks: int) -> None:
+        self.weight = weight
+        # A single product sums in fp32 by itself, so one chunk needs no sum beside it.
+        self.dtype = weight.dtype if num_chunks <= 1 else torch.promote_types(weight.dtype, torch.float32)
+        self.sum: Tensor | None = None
 
     def add(self, grad_logits: Tensor, hidden: Tensor) -> None:
         """grad_logits [chunk, rows], hidden [chunk, width]."""
-        if hidden.dtype == torch.float32:
-            self.sum.addmm_(grad_logits.t(), hidden)
+        if self.dtype == hidden.dtype:
+            if self.sum is None:
+                self.sum = grad_logits.t() @ hidden
+            else:
+                self.sum.addmm_(grad_logits.t(), hidden)
             return
+        if self.sum is None:
+            self.sum = torch.zeros_like(self.weight, dtype=self.dtype)
         for start in range(0, len(self.sum), _ROWS_AT_ONCE):
             rows = slice(start, start + _ROWS_AT_ONCE)
             self.sum[rows] += grad_logits[:, rows].t() @ hidden
+
+    def result(self) -> Tensor:
+        """[rows, width] in the weight's dtype; zeros without any chunk."""
+        return torch.zeros_like(self.weight) if self.sum is None else self.sum.to(self.weight.dtype)

@@ -81,25 +81,7 @@ def philox4x32(
     return c0, c1, c2, c3
 
 
-def keep_mask(dropout: Dropout, num_features: int) -> Tensor:
-    """Which features survive: bool [tokens, num_features]."""
-    calls = torch.arange(-(-num_features // DECISIONS_PER_CALL), device=dropout.sample_of_token.device)
-    return _decide(dropout, calls)[:, :num_features]
-
-
-def probability_mask(dropout: Dropout, num_heads: int, num_keys: int) -> Tensor:
-    """Which attention probabilities survive: bool [query tokens, num_heads, num_keys].
-
-    Head and key number make feature head << 16 | key, so that no other sequence's length changes a bit.
-    """
-    device = dropout.sample_of_token.device
-    calls = torch.arange(-(-num_keys // DECISIONS_PER_CALL), device=device)
-    heads = torch.arange(num_heads, device=device) * (MAX_TOKENS_IN_SAMPLE // DECISIONS_PER_CALL)
-    decisions = _decide(dropout, (heads[:, None] + calls).flatten())
-    return decisions.unflatten(1, (num_heads, -1))[:, :, :num_keys]
-
-
-def _decide(dropout: Dropout, calls: Tensor) -> Tensor:
+def decide(dropout: Dropout, calls: Tensor) -> Tensor:
     """The decisions of call numbers `calls` [calls] for each token: bool [tokens, calls * 8]."""
     num_calls = len(calls)
     tokens_at_once = max(1, _CALLS_AT_ONCE // max(1, num_calls))

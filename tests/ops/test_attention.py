@@ -6,7 +6,7 @@ from torch.autograd import gradcheck
 
 from deltalm_ds import ops
 from deltalm_ds.ops import Dropout
-from deltalm_ds.ops.philox import probability_mask
+from deltalm_ds.ops.dropout import probability_mask
 
 HEADS, HEAD_WIDTH = 3, 8
 

@@ -12,6 +12,7 @@ TOKENS, WIDTH, ROWS = 17, 12, 50
 @pytest.fixture(params=[1, 5, TOKENS], ids=lambda tokens: f"{tokens} tokens a chunk")
 def chunked(request, monkeypatch):
     monkeypatch.setitem(cross_entropy._CHUNK_BYTES, "cpu", request.param * ROWS * 4)
+    monkeypatch.setattr(cross_entropy, "_PIECE_BYTES", 3 * ROWS * 4)
 
 
 def inputs(dtype=torch.float32, ignored=()):
@@ -37,7 +38,7 @@ def written_out(hidden, weight, target, smoothing, form):
     return (loss * real).sum(), nll * real
 
 
-@pytest.mark.usefixtures("chunked")
+@pytest.mark.usefixtures("chunked", "implementation")
 @pytest.mark.parametrize("form", ["fairseq", "uniform"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("ignored", [(), (0, 3, 4, 16)], ids=["all real", "some ignored"])
@@ -56,7 +57,7 @@ def test_formula(form, smoothing, ignored, scale):
         assert (mine.double() - reference).norm() < 1e-6 * reference.norm()
 
 
-@pytest.mark.usefixtures("chunked")
+@pytest.mark.usefixtures("chunked", "implementation")
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_uniform_form_is_torchs(smoothing):
     hidden, weight, target = inputs(ignored=(2,))
@@ -73,7 +74,7 @@ def test_uniform_form_is_torchs(smoothing):
         torch.testing.assert_close(mine, reference, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.usefixtures("chunked")
+@pytest.mark.usefixtures("chunked", "implementation")
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_bf16_within_its_rounding(smoothing):
     hidden, weight, target = inputs(torch.bfloat16, ignored=(5, 6))
@@ -88,6 +89,7 @@ def test_bf16_within_its_rounding(smoothing):
         assert (mine.double() - reference).norm() < 1e-2 * reference.norm()
 
 
+@pytest.mark.usefixtures("implementation")
 def test_bf16_weight_gradient_is_summed_in_fp32(monkeypatch):
     # 512 equal tokens, one a chunk: a bf16 sum would stop growing after 256 of them.
     monkeypatch.setitem(cross_entropy._CHUNK_BYTES, "cpu", 1)
@@ -99,6 +101,7 @@ def test_bf16_weight_gradient_is_summed_in_fp32(monkeypatch):
     assert torch.equal(gradient[1:], torch.full((3, 8), 128.0, dtype=torch.bfloat16))
 
 
+@pytest.mark.usefixtures("implementation")
 def test_everything_ignored():
     hidden, weight, target = inputs(ignored=range(TOKENS))
     sums = linear_cross_entropy(hidden, weight, target, 0.1)
@@ -122,6 +125,7 @@ def test_ignored_tokens_are_never_read():
     assert weight.grad.isfinite().all()
 
 
+@pytest.mark.usefixtures("implementation")
 def test_no_tokens():
     hidden, weight, _ = inputs()
     sums = linear_cross_entropy(hidden[:0], weight, torch.zeros(0, dtype=torch.int64))
@@ -130,6 +134,7 @@ def test_no_tokens():
     assert not weight.grad.any()
 
 
+@pytest.mark.usefixtures("implementation")
 def test_without_gradients():
     hidden, weight, target = inputs(ignored=(1,))
     expected = linear_cross_entropy(hidden, weight, target, 0.1)
@@ -163,3 +168,36 @@ def test_only_the_loss_has_a_gradient():
     assert sums.loss.requires_grad
     assert not sums.token_negative_log_likelihood.requires_grad
     assert not sums.negative_log_likelihood.requires_grad
+
+
+@pytest.mark.usefixtures("implementation")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_many_rows_and_wide_logits(dtype):
+    # More rows than a kernel works on at once; logits from -300 to 300, with the largest late in the row.
+    rows = 9001
+    hidden = torch.ones(3, 1, dtype=dtype, requires_grad=True)
+    weight = torch.linspace(-300, 300, rows)[:, None].to(dtype).requires_grad_()
+    target = torch.tensor([rows - 1, 4096, 0])
+    sums = linear_cross_entropy(hidden, weight, target, 0.1)
+    exact = [tensor.detach().double().requires_grad_() for tensor in (hidden, weight)]
+    log_probabilities = (exact[0] @ exact[1].t()).log_softmax(-1)
+    nll = -log_probabilities.gather(1, target[:, None]).squeeze(1)
+    loss = (0.9 * nll + 0.1 / (rows - 1) * (-log_probabilities.sum(1) - nll)).sum()
+    torch.testing.assert_close(sums.token_negative_log_likelihood.double(), nll, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(sums.loss.double(), loss, rtol=1e-5, atol=0)
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-2
+    for mine, reference in zip(
+        torch.autograd.grad(sums.loss, (hidden, weight)), torch.autograd.grad(loss, exact), strict=True
+    ):
+        assert (mine.double() - reference).norm() < tolerance * reference.norm()
+
+
+@pytest.mark.usefixtures("implementation")
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_broken_number_reaches_the_loss(bad):
+    hidden, weight, target = inputs()
+    with torch.no_grad():
+        weight[7, 3] = bad
+    loss = linear_cross_entropy(hidden, weight, target).loss
+    assert not loss.isfinite()
+    assert not torch.autograd.grad(loss, hidden)[0].isfinite().all()

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from deltalm_ds.ops.philox import Dropout, keep_mask, philox4x32, probability_mask
+from deltalm_ds.ops.dropout import keep_mask, probability_mask
+from deltalm_ds.ops.philox import Dropout, philox4x32
 
 ONES = 0xFFFFFFFF
 PI = ((0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0))
@@ -53,7 +54,8 @@ SAMPLES = [5, 5, 5, 2**32 + 7, 2**48 - 1, 0]
 TOKENS = [0, 1, 2, 65535, 511, 0]
 
 
-@pytest.mark.parametrize("num_features", [1, 8, 20])
+@pytest.mark.usefixtures("implementation")
+@pytest.mark.parametrize("num_features", [1, 8, 20, 140])
 def test_layout_of_the_mask(num_features):
     here = dropout(SAMPLES, TOKENS)
     mask = keep_mask(here, num_features)
@@ -64,7 +66,8 @@ def test_layout_of_the_mask(num_features):
     ]
 
 
-@pytest.mark.parametrize("num_keys", [3, 16])
+@pytest.mark.usefixtures("implementation")
+@pytest.mark.parametrize("num_keys", [3, 16, 140])
 def test_layout_of_the_probability_mask(num_keys):
     here = dropout(SAMPLES, TOKENS)
     assert probability_mask(here, 3, num_keys).tolist() == [
@@ -73,6 +76,7 @@ def test_layout_of_the_probability_mask(num_keys):
     ]
 
 
+@pytest.mark.usefixtures("implementation")
 def test_many_tokens_are_the_same_in_any_order_and_split():
     samples, tokens = torch.arange(700) // 7 + 2**31 - 50, torch.arange(700) % 7
     whole = keep_mask(dropout(samples.tolist(), tokens.tolist()), 300)
@@ -84,6 +88,7 @@ def test_many_tokens_are_the_same_in_any_order_and_split():
     assert torch.equal(keep_mask(dropout(samples.tolist(), tokens.tolist()), 40), whole[:, :40])
 
 
+@pytest.mark.usefixtures("implementation")
 @pytest.mark.parametrize("probability", [0.1, 0.5, 0.9])
 def test_share_dropped(probability):
     here = dropout([3] * 2000, list(range(2000)), probability=probability)
@@ -111,5 +116,6 @@ def test_every_part_of_the_address_matters():
             assert 0.3 < (bits[first] != bits[second]).float().mean() < 0.54
 
 
+@pytest.mark.usefixtures("implementation")
 def test_no_tokens():
     assert keep_mask(dropout([], []), 16).shape == (0, 16)

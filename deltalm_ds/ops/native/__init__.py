@@ -1,0 +1,1 @@
+"""CPU kernels in C behind the operations, compiled on first use."""
