@@ -17,7 +17,6 @@ from pathlib import Path
 
 import tyro
 
-ROOT = Path(__file__).resolve().parent.parent
 from deltalm_ds.training.monitor import read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent

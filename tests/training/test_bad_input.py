@@ -1,6 +1,7 @@
 """Mistakes of users: one line that says what to do, exit code 2, and nothing written."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import os
@@ -10,7 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 from distributed import REPOSITORY, run_distributed
+
+from deltalm_ds.data.corpus import Corpus
+from deltalm_ds.model import DeltaLM, DeltaLMConfig
 
 SMALL = {
     "steps": 1,
@@ -28,6 +33,8 @@ def run_all(cases):
     from deltalm_ds import pretrain as command
     from deltalm_ds.training import checkpoints
 
+    # DeepSpeed cannot join a second group in one process, so good runs leave theirs for the next.
+    dist.destroy_process_group = lambda: None
     usage = shutil.disk_usage
     results = []
     for arguments in cases:
@@ -104,15 +111,15 @@ def arguments_of(options):
 def results(tmp_path_factory, small_corpus):
     """Every mistake's exit code, stderr and output folder, by name."""
     folder = tmp_path_factory.mktemp("mistakes")
-    config = folder / "deepspeed.json"
-    config.write_text("{}")
+    deepspeed_config = folder / "deepspeed.json"
+    deepspeed_config.write_text("{}")
     cases = {}
 
     def case(name, **options):
         output = folder / name.replace(" ", "-") / "run"
         given = {
             "data": small_corpus,
-            "deepspeed_config": config,
+            "deepspeed_config": deepspeed_config,
             "output": output,
             **SMALL,
             **{option.replace("_", "-"): value for option, value in options.items()},
@@ -132,6 +139,25 @@ def results(tmp_path_factory, small_corpus):
     for name, (options, _) in OPTIONS.items():
         case(name, **options)
     case("full disk", full_disk=None)
+    weights = folder / "weights"
+    vocabulary = Corpus.open(small_corpus).vocabulary
+    config = DeltaLMConfig(
+        vocabulary_rows=vocabulary.num_rows,
+        mask_id=vocabulary.mask_id,
+        first_sentinel_id=vocabulary.first_sentinel_id,
+        num_sentinels=vocabulary.num_sentinels,
+        width=32,
+        feed_forward_width=48,
+        num_heads=2,
+        num_encoder_layers=3,
+        num_decoder_blocks=1,
+    )
+    DeltaLM(config).save_pretrained(weights)
+    DeltaLM(dataclasses.replace(config, vocabulary_rows=vocabulary.num_rows + 8)).save_pretrained(
+        folder / "more rows"
+    )
+    case("starting weights", **{"from": weights})
+    case("weights of another vocabulary", **{"from": folder / "more rows"})
     # A good run, one that would overwrite it, and one that resumes it as another model.
     case("good")
     case("again", output=cases["good"]["output"])
@@ -150,6 +176,7 @@ EXPECTED = {
     **{name: words for name, (_, _, words) in DAMAGE.items()},
     **{name: words for name, (_, words) in JSON.items()},
     **{name: words for name, (_, words) in OPTIONS.items()},
+    "weights of another vocabulary": "vocabulary_rows",
     "full disk": "no space",
     "again": "--resume",
     "another model": "width",
@@ -176,6 +203,14 @@ def test_the_run_that_mistakes_were_made_on_is_whole(results):
     assert (output / "checkpoints" / "latest").read_text() == "step_1\n"
     run = json.loads((output / "checkpoints" / "step_1" / "run.json").read_text())
     assert run["step"] == 1
+
+
+def test_a_run_starts_from_weights_and_says_so(results):
+    code, said, output = results["starting weights"]
+    assert code == 0, said
+    config = json.loads((output / "config.json").read_text())
+    assert (config["width"], config["num_encoder_layers"]) == (32, 3)
+    assert "encoder" in said
 
 
 def test_the_module_form_says_help_and_refuses_unknown_options():
