@@ -32,7 +32,7 @@ class Settings:
     """Folders or files as `deltalm_ds.prepare` takes them, with sentence pairs among them."""
     work: Path
     """Folder for the prepared data and the run; it must not hold a run already."""
-    steps: int = 2200
+    steps: int = 2000
     """Optimizer steps of 16 samples of 128 tokens."""
     processes: int = 2
     """Training processes."""
@@ -46,8 +46,8 @@ def main(settings: Settings) -> int:
     train = [
         *(Path(sys.executable).parent / "deepspeed", "--num_gpus", settings.processes),
         *("deltalm_ds/pretrain.py", "--deepspeed_config", "ds_configs/zero2.json"),
-        *("--data", data, "--output", run, "--preset", "tiny", "--pre-layer-norm", "--dropout", 0),
-        *("--steps", settings.steps, "--batch-size", 16, "--learning-rate", 0.003),
+        *("--data", data, "--output", run, "--preset", "tiny", "--dropout", 0),
+        *("--steps", settings.steps, "--batch-size", 16, "--learning-rate", 0.0012),
         *("--max-source-length", 128, "--max-target-length", 128),
         *("--validate-every", settings.steps // 4, "--validation-samples", 48),
     ]

@@ -72,7 +72,9 @@ class Validator:
             same = [sample for sample in kept if sample.objective == objective]
             labels = np.concatenate([sample.example.labels for sample in same])
             self._entropies[objective] = _entropy(labels[~np.isin(labels, self._sentinels)])
-            other = same[1:] + same[:1]
+            # Half of the set away: mostly of another source, and so of another language.
+            half = len(same) // 2
+            other = same[half:] + same[:half]
             for start in range(0, len(same), samples_at_once):
                 part = slice(start, start + samples_at_once)
                 self._batches.append((same[part], other[part]))
