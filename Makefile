@@ -2,8 +2,8 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-# More for pytest, for example `make test PYTEST_OPTIONS="-n 8"` on a machine with many cores.
-PYTEST_OPTIONS ?=
+# Two test processes, whole files each, for two cores; more for more: make test PYTEST_OPTIONS="-n 8".
+PYTEST_OPTIONS ?= -n 2 --dist loadfile
 
 # DeepSpeed looks for its launcher and for ninja on the PATH.
 export PATH := $(abspath $(VENV))/bin:$(PATH)
