@@ -36,7 +36,7 @@ def draw(settings: CurveSettings) -> None:
     records = read_metrics(settings.run)
     training = [record for record in records if record["kind"] == "train"]
     validation = [record for record in records if record["kind"] == "validation"]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4), sharex=True)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.6), sharex=True)
     for objective, (name, color) in OBJECTIVES.items():
         points = [(r["step"], r[f"nll/{objective}"]) for r in training if f"nll/{objective}" in r]
         left.plot(*zip(*points, strict=True), color=color, linewidth=1, label=name)
@@ -54,7 +54,7 @@ def draw(settings: CurveSettings) -> None:
         axes.set_xlabel("optimizer step")
         axes.set_ylabel("nats a token")
         axes.grid(alpha=0.25)
-        axes.legend(fontsize=7)
+        axes.legend(fontsize=7, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.15), frameon=False)
     figure.suptitle(settings.title)
     figure.tight_layout()
     figure.savefig(settings.picture, metadata={"Date": None} if settings.picture.suffix == ".svg" else None)

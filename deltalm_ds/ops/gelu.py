@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from deltalm_ds.ops.native import kernels
-from deltalm_ds.ops.products import multiply
+from deltalm_ds.ops.products import sum_of_products, times_matrix
 
 
 def bias_gelu(x: Tensor, bias: Tensor) -> Tensor:
@@ -62,12 +62,12 @@ class _BiasGeluLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, bias, weight)
-        return multiply(_gelu(x, bias), weight.t())
+        return times_matrix(_gelu(x, bias), weight.t())
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, bias, weight = ctx.saved_tensors
-        grad_x, grad_bias, out = _gelu_backward(multiply(grad, weight), x, bias, again=True)
+        grad_x, grad_bias, out = _gelu_backward(times_matrix(grad, weight), x, bias, again=True)
         assert out is not None
-        return grad_x, grad_bias, multiply(grad.t(), out)
+        return grad_x, grad_bias, sum_of_products(grad, out)

@@ -10,6 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+# Tokens turned into fp32 together: enough for full-speed products, few enough to stay in the cache.
+_TOKENS_AT_ONCE = 512
+
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x · weightᵀ + bias: x [tokens, in], weight [out, in], bias [out]; sums in fp32."""
@@ -18,10 +21,27 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return _LinearInFP32.apply(x, weight, bias)
 
 
-def multiply(left: Tensor, right: Tensor) -> Tensor:
-    """left @ right of two matrices, sums in fp32; not differentiable where it leaves bf16."""
+def times_matrix(x: Tensor, matrix: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x · matrix + bias: x [tokens, n], matrix [n, m], bias [m]. For use inside autograd functions."""
+    dtype = calculation_dtype(x)
+    if x.dtype == dtype:
+        return x @ matrix if bias is None else torch.addmm(bias, x, matrix)
+    out = x.new_empty(len(x), matrix.shape[1])
+    matrix, bias = matrix.to(dtype), None if bias is None else bias.to(dtype)
+    for from_, to in zip(x.split(_TOKENS_AT_ONCE), out.split(_TOKENS_AT_ONCE), strict=True):
+        to.copy_(from_.to(dtype) @ matrix if bias is None else torch.addmm(bias, from_.to(dtype), matrix))
+    return out
+
+
+def sum_of_products(left: Tensor, right: Tensor) -> Tensor:
+    """leftᵀ · right, summed over tokens: left [tokens, n], right [tokens, m]. For autograd functions too."""
     dtype = calculation_dtype(left)
-    return (left.to(dtype) @ right.to(dtype)).to(left.dtype)
+    if left.dtype == dtype:
+        return left.t() @ right
+    total = left.new_zeros(left.shape[1], right.shape[1], dtype=dtype)
+    for left_part, right_part in zip(left.split(_TOKENS_AT_ONCE), right.split(_TOKENS_AT_ONCE), strict=True):
+        total.addmm_(left_part.to(dtype).t(), right_part.to(dtype))
+    return total.to(left.dtype)
 
 
 def calculation_dtype(tensor: Tensor) -> torch.dtype:
@@ -45,13 +65,11 @@ class _LinearInFP32(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.has_bias = bias is not None
-        return F.linear(x.float(), weight.float(), None if bias is None else bias.float()).to(x.dtype)
+        return times_matrix(x, weight.t(), bias)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         x, weight = ctx.saved_tensors
-        precise = grad.float()
-        grad_x = (precise @ weight.float()).to(x.dtype)
-        grad_weight = (precise.t() @ x.float()).to(weight.dtype)
-        return grad_x, grad_weight, precise.sum(0).to(grad.dtype) if ctx.has_bias else None
+        grad_bias = grad.sum(0, dtype=torch.float32).to(grad.dtype) if ctx.has_bias else None
+        return times_matrix(grad, weight), sum_of_products(grad, x), grad_bias
