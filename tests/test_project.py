@@ -104,7 +104,7 @@ def test_no_module_shadows_another_package() -> None:
         ("deltalm_ds", ("REQUIREMENTS",)),
         ("tests", ("REQUIREMENTS", "TEST")),
         ("benchmarks", ("REQUIREMENTS", "TEST", "DOCS")),
-        ("docs", ("DOCS",)),
+        ("docs", ("REQUIREMENTS", "DOCS")),
     ],
 )
 def test_imports_are_declared(folder: str, lists: tuple[str, ...]) -> None:

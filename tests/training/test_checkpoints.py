@@ -176,7 +176,7 @@ def test_a_failure_to_complete_a_checkpoint_keeps_the_one_before(
     saver = make_store()
     saver.save(1)
     monkeypatch.setattr(checkpoints, "write_manifest", fail)
-    with pytest.raises(RuntimeError, match=r"rank 0: OSError: .*Input/output error"):
+    with pytest.raises(OSError, match="Input/output error"):
         saver.save(2)
     assert names(tmp_path) == ["latest", "step_1"]
 
