@@ -7,6 +7,7 @@ import io
 import os
 import re
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
@@ -17,6 +18,9 @@ from deltalm_ds.errors import UserError
 SettingsT = TypeVar("SettingsT")
 
 EXIT_USER_ERROR = 2
+
+_RANK_VARIABLES = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
+_SECONDS_FOR_RANK_0 = 4.0
 
 _BOX = re.compile(r"[╭╮╰╯│─]+")
 
@@ -65,6 +69,9 @@ def run(command: str, main: Callable[[], int | None]) -> None:
 
 
 def _print_error(command: str, message: str) -> None:
+    """Rank 0 speaks first; where all ranks find the same mistake, the launcher ends the others meanwhile."""
+    if next((os.environ[name] for name in _RANK_VARIABLES if name in os.environ), "0") != "0":
+        time.sleep(_SECONDS_FOR_RANK_0)
     print(f"deltalm-ds {command}: error: {message}", file=sys.stderr, flush=True)
 
 

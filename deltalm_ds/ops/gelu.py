@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from deltalm_ds.ops.native import kernels
-from deltalm_ds.ops.products import sum_of_products, times_matrix
+from deltalm_ds.ops.products import calculation_dtype, token_parts
 
 
 def bias_gelu(x: Tensor, bias: Tensor) -> Tensor:
@@ -32,16 +32,13 @@ def _gelu(x: Tensor, bias: Tensor) -> Tensor:
     return kernels.gelu(x, bias) if kernels.support(x, bias) else F.gelu(x + bias)
 
 
-def _gelu_backward(
-    grad: Tensor, x: Tensor, bias: Tensor, again: bool
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Gradients of x and bias, and GELU(x + bias) once more if `again`. May work in place on `grad`."""
+def _gelu_backward(grad: Tensor, x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of x and bias, and GELU(x + bias) once more; grad, which must be contiguous, may be reused."""
     if kernels.support(grad, x, bias):
-        grad = grad.contiguous()
-        return grad, *kernels.gelu_backward(grad, x, bias, again)
+        return grad, *kernels.gelu_backward(grad, x, bias)
     biased = x + bias
     grad = torch.ops.aten.gelu_backward(grad, biased)
-    return grad, grad.sum(0), F.gelu(biased) if again else None
+    return grad, grad.sum(0), F.gelu(biased)
 
 
 class _BiasGelu(torch.autograd.Function):
@@ -54,7 +51,8 @@ class _BiasGelu(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         x, bias = ctx.saved_tensors
-        grad_x, grad_bias, _ = _gelu_backward(grad.clone(), x, bias, again=False)
+        copy = grad.clone(memory_format=torch.contiguous_format)
+        grad_x, grad_bias, _ = _gelu_backward(copy, x, bias)
         return grad_x, grad_bias
 
 
@@ -62,12 +60,24 @@ class _BiasGeluLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, bias, weight)
-        return times_matrix(_gelu(x, bias), weight.t())
+        matrix = weight.to(calculation_dtype(x)).t()
+        out = x.new_empty(len(x), len(weight))
+        for part in token_parts(x):
+            out[part] = _gelu(x[part], bias).to(matrix.dtype) @ matrix
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, bias, weight = ctx.saved_tensors
-        grad_x, grad_bias, out = _gelu_backward(times_matrix(grad, weight), x, bias, again=True)
-        assert out is not None
-        return grad_x, grad_bias, sum_of_products(grad, out)
+        matrix = weight.to(calculation_dtype(x))
+        grad_x = torch.empty_like(x)
+        grad_weight = torch.zeros_like(matrix)
+        grad_bias = torch.zeros_like(bias, dtype=torch.promote_types(bias.dtype, torch.float32))
+        for part in token_parts(x):
+            precise = grad[part].to(matrix.dtype)
+            part_grad, part_bias, activated = _gelu_backward((precise @ matrix).to(x.dtype), x[part], bias)
+            grad_x[part] = part_grad
+            grad_bias += part_bias
+            grad_weight.addmm_(precise.t(), activated.to(matrix.dtype))
+        return grad_x, grad_bias.to(bias.dtype), grad_weight.to(weight.dtype)

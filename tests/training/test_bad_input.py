@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch.distributed as dist
-from distributed import REPOSITORY, run_distributed
+from distributed import REPOSITORY, free_port, run_distributed
 
 from deltalm_ds.data.corpus import Corpus
 from deltalm_ds.model import DeltaLM, DeltaLMConfig
@@ -222,3 +222,13 @@ def test_the_module_form_says_help_and_refuses_unknown_options():
     assert refused.returncode == 2
     assert len(refused.stderr.splitlines()) == 1
     assert "--preset" in refused.stderr
+
+
+def test_many_processes_say_one_mistake_once():
+    torchrun = Path(sys.executable).parent / "torchrun"
+    command = [torchrun, "--nproc-per-node", "2", "--master-port", str(free_port()), "deltalm_ds/pretrain.py"]
+    done = subprocess.run([*command, "--presett", "tiny"], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode != 0
+    said = [line for line in done.stderr.splitlines() if line.startswith("deltalm-ds pretrain: error: ")]
+    assert len(said) == 1
+    assert "--preset" in said[0]

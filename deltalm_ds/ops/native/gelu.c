@@ -43,7 +43,7 @@ void deltalm_gelu(void *out, const void *x, const void *bias, int64_t tokens, in
 }
 
 /* grad [tokens, n] becomes the gradient of x; grad_bias [n] is its sum over tokens; out [tokens, n] gets
- * GELU(x + bias) again, unless it is NULL. part_sums [parts, n] fp32 is workspace.
+ * GELU(x + bias) again. part_sums [parts, n] fp32 is workspace.
  */
 void deltalm_gelu_backward(void *grad, void *grad_bias, void *out, float *part_sums, const void *x,
                            const void *bias, int64_t tokens, int64_t n, int64_t dtype, int64_t threads) {
@@ -67,7 +67,7 @@ void deltalm_gelu_backward(void *grad, void *grad_bias, void *out, float *part_s
                 sums[i] += slope[i];
             }
             store(row_of(grad, token, n, dtype), slope, n, dtype);
-            if (out) store(row_of(out, token, n, dtype), row, n, dtype);
+            store(row_of(out, token, n, dtype), row, n, dtype);
         }
     }
     for (int64_t part = 1; part < parts; part++)

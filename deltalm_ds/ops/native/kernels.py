@@ -109,10 +109,9 @@ def gelu(x: Tensor, bias: Tensor) -> Tensor:
     return out
 
 
-def gelu_backward(grad: Tensor, x: Tensor, bias: Tensor, again: bool) -> tuple[Tensor, Tensor | None]:
-    """Gradient of bias, and GELU(x + bias) once more if `again`; grad, contiguous, becomes x's in place."""
-    grad_bias = torch.empty_like(bias)
-    out = torch.empty_like(grad) if again else None
+def gelu_backward(grad: Tensor, x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradient of bias, and GELU(x + bias) once more; grad, contiguous, becomes x's gradient in place."""
+    grad_bias, out = torch.empty_like(bias), torch.empty_like(grad)
     outputs = (grad, grad_bias, out, _part_sums(grad, 1))
     _call("gelu_backward", *outputs, x.contiguous(), bias, *grad.shape, _DTYPES[grad.dtype])
     return grad_bias, out
