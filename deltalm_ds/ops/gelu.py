@@ -33,7 +33,7 @@ def _gelu(x: Tensor, bias: Tensor) -> Tensor:
 
 
 def _gelu_backward(grad: Tensor, x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of x and bias, and GELU(x + bias) once more; grad, which must be contiguous, may be reused."""
+    """Gradients of x and bias, and GELU(x + bias) once more; grad, contiguous, may be overwritten."""
     if kernels.support(grad, x, bias):
         return grad, *kernels.gelu_backward(grad, x, bias)
     biased = x + bias

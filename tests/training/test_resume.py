@@ -53,19 +53,21 @@ def configuration(folder, dtype):
 class Run:
     """One run's folder and the arguments of all its processes."""
 
-    def __init__(self, output, corpus, dtype):
+    def __init__(self, output, corpus, dtype, num_loader_workers):
         self.output = output
+        self.num_loader_workers = num_loader_workers
         output.mkdir()
         self.arguments = [
             *("--data", corpus, "--output", output, "--deepspeed_config", configuration(output, dtype)),
             *("--micro-batch-size", 2, "--max-source-length", 48, "--max-target-length", 48),
             *("--steps", 400, "--warmup-steps", 100, "--learning-rate", 0.003, "--dropout", 0.1),
             *("--log-every", 1, "--validate-every", 0, "--validation-samples", 2, "--text-samples", 1),
-            *("--num-loader-workers", 2, "--seed", 11),
+            *("--seed", 11),
         ]
 
     def start(self, num_processes, stop_after, **arguments):
-        command = [str(part) for part in (*self.arguments, "--stop-after", stop_after)]
+        more = ("--stop-after", stop_after, "--num-loader-workers", self.num_loader_workers)
+        command = [str(part) for part in (*self.arguments, *more)]
         if (self.output / "checkpoints").exists():
             command.append("--resume")
         return DistributedRun(pretrain, num_processes, {"arguments": command, **arguments})
@@ -107,7 +109,7 @@ def undisturbed(tmp_path_factory, small_corpus):
     """A run of each dtype that nobody disturbed: losses by step."""
     losses = {}
     for dtype, num_steps in (("fp32", 46), ("bf16", 10)):
-        run = Run(tmp_path_factory.mktemp("undisturbed") / dtype, small_corpus, dtype)
+        run = Run(tmp_path_factory.mktemp("undisturbed") / dtype, small_corpus, dtype, 0)
         run.arguments += ["--save-every", 4]
         run.run(2, num_steps)
         losses[dtype] = run.losses()
@@ -115,7 +117,7 @@ def undisturbed(tmp_path_factory, small_corpus):
 
 
 def test_killed_at_an_arbitrary_step(tmp_path, small_corpus, undisturbed):
-    run = Run(tmp_path / "run", small_corpus, "bf16")
+    run = Run(tmp_path / "run", small_corpus, "bf16", 2)
     run.arguments += ["--save-every", 4]
     run.kill_when(2, 10, lambda: run.last_step() >= 6)
     said = run.run(2, 6)
@@ -126,7 +128,7 @@ def test_killed_at_an_arbitrary_step(tmp_path, small_corpus, undisturbed):
 def test_killed_during_a_save_then_two_processes_become_one_and_two_again(
     tmp_path, small_corpus, undisturbed
 ):
-    run = Run(tmp_path / "run", small_corpus, "fp32")
+    run = Run(tmp_path / "run", small_corpus, "fp32", 2)
     run.arguments += ["--save-every", 4]
     saving = tmp_path / "saving"
     run.kill_when(2, 10, saving.exists, slow_write_marker=str(saving))
@@ -137,6 +139,7 @@ def test_killed_during_a_save_then_two_processes_become_one_and_two_again(
     expected = undisturbed["fp32"]
     assert run.losses() == {step: values for step, values in expected.items() if step <= 6}
 
+    run.num_loader_workers = 0  # quicker to start
     assert "converting step_6" in run.run(1, 20)
     assert "converting step_26" in run.run(2, 20)
     losses = run.losses()
