@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from deltalm_ds.ops.dropout import probability_mask
 from deltalm_ds.ops.philox import Dropout
-from deltalm_ds.ops.products import calculation_dtype
+from deltalm_ds.ops.products import operand
 
 
 def attention(
@@ -90,9 +90,9 @@ class _FlashOnCPU(torch.autograd.Function):
         log_sums = []
         for at_q, at_k in _sequences(lengths_q, lengths_k):
             attended, log_sum = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-                _operand(query, at_q),
-                _operand(key, at_k),
-                _operand(value, at_k),
+                _operand(query, at_q, "query"),
+                _operand(key, at_k, "key"),
+                _operand(value, at_k, "value"),
                 is_causal=causal,
             )
             _heads_first(out, at_q).copy_(attended)
@@ -110,11 +110,11 @@ class _FlashOnCPU(torch.autograd.Function):
         places = _sequences(lengths_q, lengths_k)
         for (at_q, at_k), log_sum in zip(places, log_sums, strict=True):
             found = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward(
-                _operand(grad, at_q),
-                _operand(query, at_q),
-                _operand(key, at_k),
-                _operand(value, at_k),
-                _operand(out, at_q),
+                _operand(grad, at_q, "grad"),
+                _operand(query, at_q, "query"),
+                _operand(key, at_k, "key"),
+                _operand(value, at_k, "value"),
+                _operand(out, at_q, "out"),
                 log_sum,
                 0.0,
                 causal,
@@ -143,6 +143,6 @@ def _heads_first(packed: Tensor, at: slice) -> Tensor:
     return packed[at].transpose(0, 1)[None]
 
 
-def _operand(packed: Tensor, at: slice) -> Tensor:
+def _operand(packed: Tensor, at: slice, name: str) -> Tensor:
     """The same in the dtype that is multiplied fastest."""
-    return _heads_first(packed, at).to(calculation_dtype(packed))
+    return operand(packed[at], name).transpose(0, 1)[None]

@@ -1,31 +1,32 @@
 """Output projection and cross-entropy in one, over a chunk of tokens at a time.
 
 A full table of logits would hold tokens x 250,104 numbers, most of the memory of a step. Here the gradient
-is taken together with the loss, chunk by chunk, so that three products in all are done and one chunk lives,
-in which the gradient takes the place of the logits.
+is taken together with the loss, chunk by chunk, so that three products in all are done and one chunk lives.
+Its logits lie in blocks of rows of the table; the gradient takes their place, and each block goes as soon as
+it has been used.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from deltalm_ds.ops.native import kernels
+from deltalm_ds.ops.products import multiply, operand
+from deltalm_ds.ops.softmax import BlockedSoftmax
 
 IGNORE = -100
 """Label of a token without loss."""
 
 SmoothingForm = Literal["fairseq", "uniform"]
 
-# Bytes of logits in one chunk: large enough for full-speed products, small beside the activations.
-_CHUNK_BYTES = {"cpu": 1 << 29, "cuda": 1 << 31}
-# Bytes of fp32 probabilities at once where no kernel works in place.
-_PIECE_BYTES = 1 << 28
-# Rows of a low-precision weight gradient computed before it is added to the fp32 sum.
-_ROWS_AT_ONCE = 1 << 15
+# Bytes of logits in one chunk of tokens. One chunk needs no fp32 sum of a bf16 weight gradient.
+_CHUNK_BYTES = {"cpu": 1 << 30, "cuda": 1 << 31}
+# Bytes of logits in one block. From 32 MiB on, glibc gives each block's pages back at once.
+_BLOCK_BYTES = {"cpu": 36 << 20, "cuda": 1 << 28}
 
 
 class CrossEntropy(NamedTuple):
@@ -75,30 +76,24 @@ class _LinearCrossEntropy(torch.autograd.Function):
         kept_target = target if everything else target[selected]
 
         needs_hidden, needs_weight = ctx.needs_input_grad[:2]
-        needs_gradient = needs_hidden or needs_weight
         grad_hidden = torch.empty_like(kept_hidden) if needs_hidden else None
         chunk_tokens = max(1, _CHUNK_BYTES[hidden.device.type] // (weight.element_size() * len(weight)))
         chunks = range(0, len(selected), chunk_tokens)
-        grad_weight = _WeightGradient(weight, len(chunks)) if needs_weight else None
+        grad_weight = _sum_like(weight, len(chunks)) if needs_weight else None
         kept_nll, kept_loss = hidden.new_empty(2, len(selected), dtype=torch.float32)
-        logits = weight.new_empty(min(chunk_tokens, len(selected)), len(weight))
         for start in chunks:
             part = slice(start, start + chunk_tokens)
-            part_hidden, part_target = kept_hidden[part], kept_target[part]
-            part_logits = torch.mm(part_hidden, weight.t(), out=logits[: len(part_hidden)])
-            settings = (part_target, on_target, on_all, needs_gradient)
-            kept_nll[part], kept_loss[part] = _losses_and_gradient(part_logits, *settings)
-            if grad_hidden is not None:
-                torch.mm(part_logits, weight, out=grad_hidden[part])
-            if grad_weight is not None:
-                grad_weight.add(part_logits, part_hidden)
+            chunk = _Chunk(kept_hidden[part], weight, kept_target[part], on_target, on_all)
+            kept_nll[part], kept_loss[part] = chunk.losses(keep=needs_hidden or needs_weight)
+            part_grad = None if grad_hidden is None else grad_hidden[part]
+            chunk.gradients(part_grad, grad_weight, first_of_all=start == 0)
 
         token_nll = kept_nll
         if not everything:
             token_nll = kept_nll.new_zeros(len(target)).index_put_((selected,), kept_nll)
             if grad_hidden is not None:
                 grad_hidden = torch.zeros_like(hidden).index_put_((selected,), grad_hidden)
-        ctx.gradients = grad_hidden, None if grad_weight is None else grad_weight.result()
+        ctx.gradients = grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype)
         ctx.mark_non_differentiable(token_nll)
         return kept_loss.sum(), token_nll
 
@@ -121,50 +116,69 @@ def _loss_weights(label_smoothing: float, form: SmoothingForm, num_rows: int) ->
     return 1 - label_smoothing, label_smoothing / num_rows
 
 
-def _losses_and_gradient(
-    logits: Tensor, target: Tensor, on_target: float, on_all: float, needs_gradient: bool
-) -> tuple[Tensor, Tensor]:
-    """fp32 negative log-likelihood and loss [tokens]; logits [tokens, rows] become the loss's gradient."""
-    if kernels.support(logits):
-        return kernels.cross_entropy(logits, target, on_target, on_all, needs_gradient)
-    nll, loss = logits.new_empty(2, len(logits), dtype=torch.float32)
-    tokens_at_once = max(1, _PIECE_BYTES // (4 * logits.shape[1]))
-    for start in range(0, len(logits), tokens_at_once):
-        part = slice(start, start + tokens_at_once)
-        labels = target[part, None]
-        log_probabilities = torch.log_softmax(logits[part], -1, dtype=torch.float32)
-        nll[part] = -log_probabilities.gather(1, labels).squeeze(1)
-        loss[part] = on_target * nll[part] - on_all * log_probabilities.sum(1)
-        if needs_gradient:
-            gradient = log_probabilities.exp_().sub_(on_all)
-            gradient.scatter_add_(1, labels, gradient.new_full((1, 1), -on_target).expand_as(labels))
-            logits[part] = gradient
-    return nll, loss
+class _Chunk:
+    """Some of the tokens against the whole table."""
 
-
-class _WeightGradient:
-    """gradᵀ · hidden summed over chunks in fp32, whatever the dtype of the factors."""
-
-    def __init__(self, weight: Tensor, num_chunks: int) -> None:
+    def __init__(
+        self, hidden: Tensor, weight: Tensor, labels: Tensor, on_target: float, on_all: float
+    ) -> None:
+        self.hidden = hidden
         self.weight = weight
-        # A single product sums in fp32 by itself, so one chunk needs no sum beside it.
-        self.dtype = weight.dtype if num_chunks <= 1 else torch.promote_types(weight.dtype, torch.float32)
-        self.sum: Tensor | None = None
+        self.on_target = on_target
+        self.on_all = on_all
+        self.softmax = BlockedSoftmax(labels)
+        self.blocks: list[Tensor] = []
 
-    def add(self, grad_logits: Tensor, hidden: Tensor) -> None:
-        """grad_logits [chunk, rows], hidden [chunk, width]."""
-        if self.dtype == hidden.dtype:
-            if self.sum is None:
-                self.sum = grad_logits.t() @ hidden
+    def losses(self, keep: bool) -> tuple[Tensor, Tensor]:
+        """Negative log-likelihood and loss, fp32 [tokens]; `keep` the logits for `gradients`."""
+        hidden = operand(self.hidden, "hidden")
+        for rows in self._row_blocks():
+            weight = self.weight[rows]
+            logits = self.hidden.new_empty(len(hidden), len(weight))
+            multiply(hidden, operand(weight, "weight").t(), out=logits)
+            self.softmax.add(logits, rows.start)
+            if keep:
+                self.blocks.append(logits)
+        return self.softmax.losses(self.on_target, self.on_all, len(self.weight))
+
+    def gradients(self, grad_hidden: Tensor | None, grad_weight: Tensor | None, first_of_all: bool) -> None:
+        """Write the gradient of hidden, write or add that of the weight, block by block."""
+        hidden = operand(self.hidden, "hidden")
+        sum_hidden = torch.zeros_like(hidden, dtype=torch.promote_types(hidden.dtype, torch.float32))
+        self.blocks.reverse()  # to let go of each from the list's end
+        for rows in self._row_blocks() if self.blocks else ():
+            logits = self.blocks.pop()
+            self.softmax.to_gradient(logits, rows.start, self.on_target, self.on_all)
+            grad_logits = operand(logits, "gradient")
+            if grad_hidden is not None:
+                _add_product(sum_hidden, grad_logits, operand(self.weight[rows], "weight"))
+            if grad_weight is None:
+                continue
+            if first_of_all:
+                multiply(grad_logits.t(), hidden, out=grad_weight[rows])
             else:
-                self.sum.addmm_(grad_logits.t(), hidden)
-            return
-        if self.sum is None:
-            self.sum = torch.zeros_like(self.weight, dtype=self.dtype)
-        for start in range(0, len(self.sum), _ROWS_AT_ONCE):
-            rows = slice(start, start + _ROWS_AT_ONCE)
-            self.sum[rows] += grad_logits[:, rows].t() @ hidden
+                _add_product(grad_weight[rows], grad_logits.t(), hidden)
+        if grad_hidden is not None:
+            grad_hidden.copy_(sum_hidden)
 
-    def result(self) -> Tensor:
-        """[rows, width] in the weight's dtype; zeros without any chunk."""
-        return torch.zeros_like(self.weight) if self.sum is None else self.sum.to(self.weight.dtype)
+    def _row_blocks(self) -> Iterator[slice]:
+        bytes_a_row = len(self.hidden) * self.weight.element_size()
+        at_once = max(1, _BLOCK_BYTES[self.weight.device.type] // bytes_a_row)
+        return (slice(start, start + at_once) for start in range(0, len(self.weight), at_once))
+
+
+def _sum_like(weight: Tensor, num_chunks: int) -> Tensor:
+    """Where the weight's gradient is summed: in fp32 over several chunks; zeros without any."""
+    if num_chunks == 0:
+        return torch.zeros_like(weight)
+    return torch.empty_like(
+        weight, dtype=weight.dtype if num_chunks == 1 else torch.promote_types(weight.dtype, torch.float32)
+    )
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """total += left · right of operands; total in fp32 where they are less precise."""
+    if total.dtype == left.dtype:
+        total.addmm_(left, right)
+    else:
+        total += left @ right

@@ -101,34 +101,45 @@ def add_norm_backward(
     return grad_x, grad_bias, grad_total, grad_gamma, grad_beta
 
 
-def gelu(x: Tensor, bias: Tensor) -> Tensor:
-    """GELU(x + bias); x [tokens, features], bias [features]."""
-    x = x.contiguous()
-    out = torch.empty_like(x)
+def gelu(x: Tensor, bias: Tensor, out: Tensor) -> None:
+    """out = GELU(x + bias); x and out [tokens, features], bias [features]."""
     _call("gelu", out, x, bias, *x.shape, _DTYPES[x.dtype])
-    return out
 
 
-def gelu_backward(grad: Tensor, x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradient of bias, and GELU(x + bias) once more; grad, contiguous, becomes x's gradient in place."""
-    grad_bias, out = torch.empty_like(bias), torch.empty_like(grad)
+def gelu_backward(grad: Tensor, x: Tensor, bias: Tensor, out: Tensor) -> Tensor:
+    """The gradient of bias; grad becomes x's gradient in place, and out = GELU(x + bias) once more."""
+    grad_bias = torch.empty_like(bias)
     outputs = (grad, grad_bias, out, _part_sums(grad, 1))
-    _call("gelu_backward", *outputs, x.contiguous(), bias, *grad.shape, _DTYPES[grad.dtype])
-    return grad_bias, out
+    _call("gelu_backward", *outputs, x, bias, *grad.shape, _DTYPES[grad.dtype])
+    return grad_bias
 
 
-def cross_entropy(
-    logits: Tensor, labels: Tensor, on_target: float, on_all: float, with_gradient: bool
-) -> tuple[Tensor, Tensor]:
-    """Negative log-likelihood and loss of each row of contiguous logits [rows, classes], fp32 [rows].
+def softmax_add(
+    logits: Tensor,
+    labels: Tensor,
+    highest: Tensor,
+    exponentials: Tensor,
+    sums: Tensor,
+    label_logits: Tensor,
+    first_class: int,
+) -> None:
+    """Add logits [tokens, classes] to the running numbers of `ops.softmax.BlockedSoftmax`, in place."""
+    running = (highest, exponentials, sums, label_logits)
+    _call("softmax_add", logits, labels, *running, first_class, *logits.shape, _DTYPES[logits.dtype])
 
-    The loss is on_target · nll + on_all · (the sum of every class's nll). If `with_gradient`, logits become
-    its gradient in place.
-    """
-    nll, loss = logits.new_empty(2, len(logits), dtype=torch.float32)
-    arguments = (labels.contiguous(), nll, loss, on_target, on_all, int(with_gradient))
-    _call("cross_entropy", logits, *arguments, *logits.shape, _DTYPES[logits.dtype])
-    return nll, loss
+
+def softmax_gradient(
+    logits: Tensor,
+    labels: Tensor,
+    highest: Tensor,
+    exponentials: Tensor,
+    on_target: float,
+    on_all: float,
+    first_class: int,
+) -> None:
+    """logits [tokens, classes] become the gradient, in place."""
+    settings = (highest, exponentials, float(on_target), float(on_all), first_class)
+    _call("softmax_gradient", logits, labels, *settings, *logits.shape, _DTYPES[logits.dtype])
 
 
 def _part_sums(grad: Tensor, num_sums: int) -> Tensor:
