@@ -13,28 +13,32 @@ _KIBIBYTE = 1024
 
 
 class PeakMemory:
-    """Bytes in use at the highest point since `start`, beyond what was in use at `start`."""
+    """Bytes in use at the highest point of a step, beyond what was in use when this was made."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
-        self.baseline = 0
+        self._give_back()
+        self.baseline = torch.cuda.memory_allocated() if device.type == "cuda" else _resident("VmRSS")
 
     def start(self) -> None:
-        """Give freed memory back, note what is left, and reset the high-water mark."""
+        """Give freed memory back and reset the high-water mark."""
+        self._give_back()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        else:
+            Path("/proc/self/clear_refs").write_text("5")
+
+    def bytes_since_start(self) -> int:
+        """The peak since then, above the baseline."""
+        peak = torch.cuda.max_memory_allocated() if self.device.type == "cuda" else _resident("VmHWM")
+        return peak - self.baseline
+
+    def _give_back(self) -> None:
         gc.collect()
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-            self.baseline = torch.cuda.memory_allocated()
-            return
-        ctypes.CDLL(None).malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-        self.baseline = _resident("VmRSS")
-
-    def bytes_since_start(self) -> int:
-        """The peak above the baseline."""
-        peak = torch.cuda.max_memory_allocated() if self.device.type == "cuda" else _resident("VmHWM")
-        return peak - self.baseline
+        else:
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _resident(field: str) -> int:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from deltalm_ds.ops.products import multiply, operand
+from deltalm_ds.ops.products import calculation_dtype, multiply, operand
 from deltalm_ds.ops.softmax import BlockedSoftmax
 
 IGNORE = -100
@@ -27,6 +27,8 @@ SmoothingForm = Literal["fairseq", "uniform"]
 _CHUNK_BYTES = {"cpu": 1 << 30, "cuda": 1 << 31}
 # Bytes of logits in one block. From 32 MiB on, glibc gives each block's pages back at once.
 _BLOCK_BYTES = {"cpu": 36 << 20, "cuda": 1 << 28}
+# Rows of the table, and columns of logits, copied into fp32 at once where products are taken in fp32.
+_ROWS_COPIED = 1 << 12
 
 
 class CrossEntropy(NamedTuple):
@@ -133,9 +135,9 @@ class _Chunk:
         """Negative log-likelihood and loss, fp32 [tokens]; `keep` the logits for `gradients`."""
         hidden = operand(self.hidden, "hidden")
         for rows in self._row_blocks():
-            weight = self.weight[rows]
-            logits = self.hidden.new_empty(len(hidden), len(weight))
-            multiply(hidden, operand(weight, "weight").t(), out=logits)
+            logits = self.hidden.new_empty(len(hidden), len(self.weight[rows]))
+            for piece, columns in self._pieces(rows):
+                multiply(hidden, operand(self.weight[piece], "weight").t(), out=logits[:, columns])
             self.softmax.add(logits, rows.start)
             if keep:
                 self.blocks.append(logits)
@@ -149,15 +151,16 @@ class _Chunk:
         for rows in self._row_blocks() if self.blocks else ():
             logits = self.blocks.pop()
             self.softmax.to_gradient(logits, rows.start, self.on_target, self.on_all)
-            grad_logits = operand(logits, "gradient")
-            if grad_hidden is not None:
-                _add_product(sum_hidden, grad_logits, operand(self.weight[rows], "weight"))
-            if grad_weight is None:
-                continue
-            if first_of_all:
-                multiply(grad_logits.t(), hidden, out=grad_weight[rows])
-            else:
-                _add_product(grad_weight[rows], grad_logits.t(), hidden)
+            for piece, columns in self._pieces(rows):
+                grad_logits = operand(logits[:, columns], "gradient")
+                if grad_hidden is not None:
+                    _add_product(sum_hidden, grad_logits, operand(self.weight[piece], "weight"))
+                if grad_weight is None:
+                    continue
+                if first_of_all:
+                    multiply(grad_logits.t(), hidden, out=grad_weight[piece])
+                else:
+                    _add_product(grad_weight[piece], grad_logits.t(), hidden)
         if grad_hidden is not None:
             grad_hidden.copy_(sum_hidden)
 
@@ -165,6 +168,14 @@ class _Chunk:
         bytes_a_row = len(self.hidden) * self.weight.element_size()
         at_once = max(1, _BLOCK_BYTES[self.weight.device.type] // bytes_a_row)
         return (slice(start, start + at_once) for start in range(0, len(self.weight), at_once))
+
+    def _pieces(self, rows: slice) -> Iterator[tuple[slice, slice]]:
+        """Rows of the table and their columns in the block of `rows`."""
+        num_rows = len(self.weight[rows])
+        at_once = num_rows if calculation_dtype(self.weight) == self.weight.dtype else _ROWS_COPIED
+        for first in range(0, num_rows, at_once):
+            columns = slice(first, min(first + at_once, num_rows))
+            yield slice(rows.start + columns.start, rows.start + columns.stop), columns
 
 
 def _sum_like(weight: Tensor, num_chunks: int) -> Tensor:

@@ -26,7 +26,7 @@ _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_INCREMENTS = (0x9E3779B9, 0xBB67AE85)
 _WORD = 0xFFFFFFFF
 
-# Calls computed together: four counters of 64-bit integers and the temporaries stay in the L2 cache.
+# Calls computed together on a CPU: four counters of 64-bit integers and the temporaries stay in the L2 cache.
 _CALLS_AT_ONCE = 1 << 13
 
 
@@ -84,8 +84,10 @@ def philox4x32(
 def decide(dropout: Dropout, calls: Tensor) -> Tensor:
     """The decisions of call numbers `calls` [calls] for each token: bool [tokens, calls * 8]."""
     num_calls = len(calls)
-    tokens_at_once = max(1, _CALLS_AT_ONCE // max(1, num_calls))
     samples, indices = dropout.sample_of_token, dropout.index_of_token
+    tokens_at_once = max(1, len(samples))
+    if samples.device.type == "cpu":
+        tokens_at_once = max(1, _CALLS_AT_ONCE // max(1, num_calls))
     mask = torch.empty(len(samples), num_calls * DECISIONS_PER_CALL, dtype=torch.bool, device=samples.device)
     # int16 comparison: flipping the top bit maps unsigned order to signed order.
     threshold = dropout.drop_threshold - 32768
