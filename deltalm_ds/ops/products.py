@@ -1,4 +1,4 @@
-"""Matrix products, in fp32 for bf16 on CPUs that multiply fp32 faster."""
+"""Matrix products, in fp32 for 16-bit tensors on CPUs that multiply fp32 faster."""
 
 from __future__ import annotations
 
@@ -23,17 +23,18 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 @lru_cache(None)
 def cpu_has_matrix_unit() -> bool:
-    """Whether bf16 products run on AMX, several times as fast as fp32.
+    """Whether 16-bit products run on AMX, several times as fast as fp32.
 
     The vector instructions for bf16 that other processors have are no substitute: where AMX is hidden from
-    a virtual machine, they were measured at half the speed of fp32.
+    a virtual machine, they were measured at half the speed of fp32, and without any at a hundredth.
     """
     return torch.cpu._is_amx_tile_supported()
 
 
 def calculation_dtype(tensor: Tensor) -> torch.dtype:
     """The dtype in which the tensor's device multiplies such tensors fastest, at no loss of precision."""
-    slow = tensor.device.type == "cpu" and tensor.dtype == torch.bfloat16 and not cpu_has_matrix_unit()
+    short = tensor.dtype in (torch.bfloat16, torch.float16)
+    slow = short and tensor.device.type == "cpu" and not cpu_has_matrix_unit()
     return torch.float32 if slow else tensor.dtype
 
 

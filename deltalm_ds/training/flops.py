@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from deltalm_ds.model import DeltaLMConfig
+from deltalm_ds.ops.products import calculation_dtype
 
 # Dense bf16 and fp16 peaks in TFLOP/s from the makers' data sheets, by a part of the device's name.
 _NAMED_PEAKS = {
@@ -60,17 +61,22 @@ class Peak:
 
 
 def peak_of(device: torch.device, dtype: torch.dtype) -> Peak:
-    """The data sheet's peak for a known GPU in half precision, else a matrix product measured now."""
+    """The data sheet's peak for a known GPU in half precision, else a matrix product measured now.
+
+    It is measured in the dtype that products of `dtype` are taken in.
+    """
     if device.type == "cuda" and dtype != torch.float32:
         name = torch.cuda.get_device_name(device)
         for part, tflops in _NAMED_PEAKS.items():
             if part in name:
                 return Peak(tflops, f"data sheet of {part}, dense 16-bit")
-    return Peak(_measure_matrix_product(device, dtype), f"{dtype} matrix product measured at start")
+    calculated = calculation_dtype(torch.empty(0, dtype=dtype, device=device))
+    return Peak(_measure_matrix_product(device, calculated), f"{calculated} matrix product measured at start")
 
 
-def _measure_matrix_product(device: torch.device, dtype: torch.dtype, size: int = 2048) -> float:
-    """TFLOP/s of the best of five products of [size, size] matrices, after one to warm up."""
+def _measure_matrix_product(device: torch.device, dtype: torch.dtype) -> float:
+    """TFLOP/s of the best of five products of square matrices, after one to warm up."""
+    size = 8192 if device.type == "cuda" else 1024  # enough for full speed
     a = torch.ones(size, size, dtype=dtype, device=device)
     best = float("inf")
     for _ in range(6):

@@ -14,9 +14,9 @@ def matrix_unit(request, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
-def test_only_bf16_without_a_matrix_unit_is_multiplied_in_fp32(matrix_unit, dtype):
+def test_only_16_bits_without_a_matrix_unit_are_multiplied_in_fp32(matrix_unit, dtype):
     calculated = products.calculation_dtype(torch.zeros(1, dtype=dtype))
-    assert calculated == (torch.float32 if dtype == torch.bfloat16 and not matrix_unit else dtype)
+    assert calculated == (torch.float32 if dtype.itemsize == 2 and not matrix_unit else dtype)
     assert products.calculation_dtype(torch.zeros(1, dtype=dtype, device="meta")) == dtype
 
 
