@@ -28,7 +28,7 @@ from deltalm_ds.training.engine import Engine
 from deltalm_ds.training.flops import Peak, peak_of
 from deltalm_ds.training.monitor import Monitor, say
 from deltalm_ds.training.optimizer import build_optimizer
-from deltalm_ds.training.precision import default_dtype
+from deltalm_ds.training.precision import check_dtype, default_dtype
 from deltalm_ds.training.sample import prepared_sample
 from deltalm_ds.training.settings import PretrainSettings
 from deltalm_ds.training.trainer import Trainer
@@ -66,6 +66,7 @@ def _build(settings: PretrainSettings, process: Process) -> Iterator[Trainer]:
         gradient_clipping=settings.optimizer_settings.gradient_clipping,
         default_dtype=default_dtype(process.device),
     )
+    check_dtype(deepspeed_config.dtype, settings.deepspeed_config)
     model, origin = _build_model(settings, corpus)
     resumable = None
     if settings.resume:
