@@ -5,9 +5,11 @@ The function lives in any test file, takes keyword arguments that JSON can carry
     outcomes = run_distributed(train, 2, steps=3)
     assert outcomes[0].value == outcomes[1].value
 
-Every process has RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT, the test's import
-path, one thread, and the CPU as DeepSpeed's accelerator; the function joins the others itself. Each process
-leads a process group of its own, killed with all its children when its time is up or another rank failed.
+Processes are forked from a server that has imported torch and DeepSpeed, which takes seconds, and has done
+nothing else. Every process has RANK, LOCAL_RANK, WORLD_SIZE, LOCAL_WORLD_SIZE, MASTER_ADDR, MASTER_PORT, the
+test's import path, one thread, and the CPU as DeepSpeed's accelerator; the function joins the others itself.
+Each process leads a process group of its own, killed with all its children when its time is up or another
+rank failed.
 """
 
 from __future__ import annotations
@@ -17,19 +19,32 @@ import gc
 import importlib.util
 import inspect
 import json
+import multiprocessing
 import os
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 import time
+import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+_PRELOADED = [
+    "deltalm_ds.training.build",
+    "deepspeed.checkpoint.ds_to_universal",
+    "deepspeed.runtime.zero.muon.muon_optimizer",
+    "torch._dynamo",
+]
+# What libraries read when they are loaded.
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
 
 _SECONDS_FOR_THE_OTHERS = 5.0
 _ERROR_CHARACTERS = 6000
@@ -57,27 +72,21 @@ class DistributedRun:
     ) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="distributed-test-")
         self.folder = Path(self._folder.name)
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[ForkServerProcess] = []
         self.first_failed: int | None = None
         source = inspect.getsourcefile(function)
         assert source is not None
         port = free_port()
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(_PRELOADED)
+        with mock.patch.dict(os.environ, _ENVIRONMENT):
+            forkserver.ensure_running()
         for rank in range(num_processes):
-            command = [sys.executable, __file__, source, function.__qualname__, json.dumps(dict(arguments))]
-            with (
-                (self.folder / f"{rank}.out").open("wb") as out,
-                (self.folder / f"{rank}.err").open("wb") as err,
-            ):
-                self.processes.append(
-                    subprocess.Popen(
-                        [*command, str(self.folder / f"{rank}.json")],
-                        env=_environment(rank, num_processes, port, environment or {}),
-                        stdin=subprocess.DEVNULL,
-                        stdout=out,
-                        stderr=err,
-                        start_new_session=True,
-                    )
-                )
+            call = (source, function.__qualname__, json.dumps(dict(arguments)))
+            variables = _environment(rank, num_processes, port, environment or {})
+            process = context.Process(target=_main, args=(*call, str(self.folder / str(rank)), variables))
+            process.start()
+            self.processes.append(process)
 
     def kill(self) -> None:
         """kill -9 for every rank and its children."""
@@ -92,12 +101,12 @@ class DistributedRun:
         """
         end = time.monotonic() + timeout
         late: list[int] = []
-        while any(process.poll() is None for process in self.processes):
+        while any(process.exitcode is None for process in self.processes):
             self.poll()
             if self.first_failed is not None:
                 end = min(end, time.monotonic() + _SECONDS_FOR_THE_OTHERS)
             if time.monotonic() > end:
-                late = [rank for rank, process in enumerate(self.processes) if process.poll() is None]
+                late = [rank for rank, process in enumerate(self.processes) if process.exitcode is None]
                 break
             time.sleep(0.02)
         self.poll()
@@ -112,15 +121,17 @@ class DistributedRun:
     def poll(self) -> None:
         """See who has ended: the first rank to fail is then `first_failed`."""
         if self.first_failed is None:
-            failed = (rank for rank, process in enumerate(self.processes) if process.poll())
+            failed = (rank for rank, process in enumerate(self.processes) if process.exitcode)
             self.first_failed = next(failed, None)
 
     def _outcome(self, rank: int) -> Outcome:
-        returncode = self.processes[rank].wait()
-        result = self.folder / f"{rank}.json"
-        value = json.loads(result.read_text()) if result.exists() else None
-        out, err = ((self.folder / f"{rank}.{kind}").read_text(errors="replace") for kind in ("out", "err"))
-        return Outcome(returncode, value, out, err)
+        def text(kind: str) -> str:
+            path = self.folder / f"{rank}.{kind}"
+            return path.read_text(errors="replace") if path.exists() else ""
+
+        returncode = self.processes[rank].exitcode
+        assert returncode is not None
+        return Outcome(returncode, json.loads(text("json") or "null"), text("out"), text("err"))
 
 
 def run_distributed(
@@ -152,8 +163,15 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def let_deepspeed_run_fp16() -> None:
+    """On any CPU: DeepSpeed refuses fp16 without instructions for it, and torch computes it all the same."""
+    from deepspeed.accelerator import get_accelerator
+
+    type(get_accelerator()).is_fp16_supported = lambda self: True
+
+
 def _environment(rank: int, num_processes: int, port: int, more: Mapping[str, str]) -> dict[str, str]:
-    python_path = [str(REPOSITORY), *filter(None, sys.path)]
+    python_path = [str(REPOSITORY), *filter(None, sys.path)]  # for processes that these start
     return {
         **os.environ,
         "RANK": str(rank),
@@ -162,35 +180,37 @@ def _environment(rank: int, num_processes: int, port: int, more: Mapping[str, st
         "LOCAL_WORLD_SIZE": str(num_processes),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
-        "OMP_NUM_THREADS": "1",
-        "DS_ACCELERATOR": "cpu",
+        **_ENVIRONMENT,
         "PYTHONPATH": os.pathsep.join(python_path),
         **more,
     }
 
 
-def _kill(process: subprocess.Popen[bytes]) -> None:
+def _kill(process: ForkServerProcess) -> None:
+    assert process.pid is not None
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()  # should it not lead its group yet
+    process.join()
 
 
-def _main(source: str, name: str, arguments: str, result: str) -> None:
+def _main(source: str, name: str, arguments: str, stem: str, variables: dict[str, str]) -> None:
+    os.setsid()
+    for number, path in enumerate((os.devnull, f"{stem}.out", f"{stem}.err")):
+        os.dup2(os.open(path, os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT), number)
+    os.environ.clear()
+    os.environ.update(variables)
+    sys.modules["__main__"] = types.ModuleType("__main__")  # not pytest, which spawned processes would import
     specification = importlib.util.spec_from_file_location(Path(source).stem, source)
     assert specification is not None
     assert specification.loader is not None
     module = importlib.util.module_from_spec(specification)
     sys.modules[specification.name] = module
     specification.loader.exec_module(module)
-    gc.freeze()  # DeepSpeed collects garbage often, a second each time over all that was just imported
+    gc.freeze()  # DeepSpeed collects garbage often, a second each time over all that was imported
     value = getattr(module, name)(**json.loads(arguments))
-    Path(result).write_text(json.dumps(value))
+    Path(f"{stem}.json").write_text(json.dumps(value))
     # Threads of libraries must not hold the process back once the test's work is done.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)
-
-
-if __name__ == "__main__":
-    sys.path.remove(str(Path(__file__).resolve().parent))
-    _main(*sys.argv[1:])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-from distributed import run_distributed
+from distributed import let_deepspeed_run_fp16, run_distributed
 
 from deltalm_ds.training.deepspeed_config import RequestedBatch, read_deepspeed_config
 
@@ -79,6 +79,7 @@ def step_with_every_file(files):
     from deepspeed.utils import safe_get_full_fp32_param
 
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # 25 s of compilation, for inference
+    let_deepspeed_run_fp16()
     deepspeed.init_distributed(dist_backend="gloo", verbose=False)
     rank, world_size = dist.get_rank(), dist.get_world_size()
     found = {}

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_grad
-from distributed import run_distributed
+from distributed import let_deepspeed_run_fp16, run_distributed
 
 from deltalm_ds.data.batches import pack_samples
 from deltalm_ds.data.loader import to_tensors
@@ -79,19 +79,19 @@ def made_engine(folder, stage, dtype, accumulation, world_size, optimizer=None, 
         "gradient_accumulation_steps": accumulation,
         "zero_optimization": {
             "stage": stage,
+            # Partition every parameter, small as they are.
             **({"stage3_param_persistence_threshold": 0} if stage == 3 else {}),
         },
         "gradient_clipping": 0.0,
         **({dtype: {"enabled": True}} if dtype != "fp32" else {}),
         **more,
     }
-    if stage == 3:  # partition every parameter, small as they are
-        content["zero_optimization"]["stage3_param_persistence_threshold"] = 0
     path = folder / f"{stage}-{dtype}-{accumulation}-{dist.get_rank()}.json"
     path.write_text(json.dumps(content))
     config = read_deepspeed_config(
         path, RequestedBatch(None, None), world_size, gradient_clipping=0.0, default_dtype="fp32"
     )
+    let_deepspeed_run_fp16()
     model = made_model()
     made = optimizer(model) if optimizer else torch.optim.SGD(model.parameters(), lr=1.0)
     return Engine(model, made, config)

@@ -83,7 +83,7 @@ class Run:
         end = time.monotonic() + TIMEOUT
         while not happened():
             assert time.monotonic() < end
-            assert all(process.poll() is None for process in processes.processes)
+            assert all(process.exitcode is None for process in processes.processes)
             time.sleep(0.01)
         processes.kill()
         processes.wait(TIMEOUT)

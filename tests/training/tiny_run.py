@@ -11,6 +11,7 @@ import deepspeed
 import torch
 import torch.distributed as dist
 from deepspeed.runtime.fp16.loss_scaler import LossScalerBase
+from distributed import let_deepspeed_run_fp16
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -48,6 +49,7 @@ class TinyRun:
     def __init__(
         self, stage: int, dtype: str, *, load_universal: bool = False, offload: bool = False
     ) -> None:
+        let_deepspeed_run_fp16()
         self.stage, self.dtype, self.step = stage, dtype, 0
         torch.manual_seed(0)
         model = TiedModel()
