@@ -2,8 +2,9 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-# Two test processes, whole files each, for two cores; more for more: make test PYTEST_OPTIONS="-n 8".
-PYTEST_OPTIONS ?= -n 2 --dist loadfile
+# Two test processes of one thread, whole files each, for two cores; more for more:
+# make test PYTEST_OPTIONS="-n 8 --dist loadfile". xdist would put the files of few and long tests last.
+PYTEST_OPTIONS ?= -n 2 --dist loadfile --no-loadscope-reorder
 
 # DeepSpeed looks for its launcher and for ninja on the PATH.
 export PATH := $(abspath $(VENV))/bin:$(PATH)
@@ -31,6 +32,7 @@ help:
 pretrain: $(VENV)/.installed
 	deepspeed deltalm_ds/pretrain.py --deepspeed_config ds_configs/zero2.json
 
+test: export OMP_NUM_THREADS ?= 1
 test: $(VENV)/.installed-test
 	python -m pytest $(PYTEST_OPTIONS)
 
