@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -25,7 +26,8 @@ class ValidationReport:
 
     values: dict[str, float]
     """Nats a token by name: "loss", "loss/OBJECTIVE", "loss/LANGUAGE"; and of tokens that are no sentinels
-    "text/OBJECTIVE", "text_with_other_source/OBJECTIVE", "unigram_entropy/OBJECTIVE"."""
+    "text/OBJECTIVE", "text_with_other_source/OBJECTIVE" (another sample's, of the same language),
+    "unigram_entropy/OBJECTIVE"."""
     texts: str
     """Reconstructed samples."""
 
@@ -38,7 +40,8 @@ class ValidationReport:
                 objective = name.removeprefix("text/")
                 rows.append(
                     f"  {objective}: {self.values[name]:.4f} nats a token of text (sentinels not counted), "
-                    f"{self.values[f'text_with_other_source/{objective}']:.4f} with another sample's source, "
+                    f"{self.values[f'text_with_other_source/{objective}']:.4f} with another sample's source "
+                    "of the same language, "
                     f"unigram entropy {self.values[f'unigram_entropy/{objective}']:.4f}"
                 )
         return "\n".join([head, *rows])
@@ -72,9 +75,7 @@ class Validator:
             same = [sample for sample in kept if sample.objective == objective]
             labels = np.concatenate([sample.example.labels for sample in same])
             self._entropies[objective] = _entropy(labels[~np.isin(labels, self._sentinels)])
-            # Half of the set away: mostly of another source, and so of another language.
-            half = len(same) // 2
-            other = same[half:] + same[:half]
+            other = _others(same)
             for start in range(0, len(same), samples_at_once):
                 part = slice(start, start + samples_at_once)
                 self._batches.append((same[part], other[part]))
@@ -130,6 +131,22 @@ class Validator:
                     values[f"text_with_other_source/{name}"] = float(other_nll[of_name].sum() / count)
                     values[f"unigram_entropy/{name}"] = self._entropies[name]
         return values
+
+
+def _others(samples: Sequence[Sample]) -> list[Sample]:
+    """For each sample another one of its language, so that the language alone does not tell them apart.
+
+    A language's samples come one after the other; the only one of its language gets its neighbour.
+    """
+    others: list[Sample] = []
+    for _, group in itertools.groupby(samples, key=lambda sample: sample.source_index):
+        of_language = list(group)
+        half = len(of_language) // 2
+        others += of_language[half:] + of_language[:half]
+    return [
+        samples[place - 1] if other is sample else other
+        for place, (sample, other) in enumerate(zip(samples, others, strict=True))
+    ]
 
 
 def _entropy(tokens: np.ndarray) -> float:
