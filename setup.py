@@ -41,7 +41,10 @@ setup(
     license_files=["LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["deltalm_ds", "deltalm_ds.*"]),
-    package_data={"deltalm_ds.demo": ["phrases/*.json", "paragraphs/*.txt"]},
+    package_data={
+        "deltalm_ds.demo": ["phrases/*.json", "paragraphs/*.txt"],
+        "deltalm_ds.ops.native": ["*.c", "*.h"],
+    },
     install_requires=REQUIREMENTS,
     extras_require={"test": TEST, "docs": DOCS, "dev": DEV},
     classifiers=[

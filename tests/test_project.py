@@ -126,7 +126,7 @@ def test_torch_is_pinned_in_one_place() -> None:
     assert pinned == {"requirements-torch.txt"}
 
 
-def test_wheel_holds_code_and_sample(tmp_path: Path) -> None:
+def test_wheel_holds_code_sample_and_the_sources_of_kernels(tmp_path: Path) -> None:
     """What `pip install .` installs: every module, the sample's files, the version and the dependencies."""
     source = tmp_path / "source"
     ignore = shutil.ignore_patterns("__pycache__", ".*")
@@ -143,7 +143,7 @@ def test_wheel_holds_code_and_sample(tmp_path: Path) -> None:
     assert packed == {
         file.relative_to(ROOT).as_posix()
         for file in (ROOT / "deltalm_ds").rglob("*")
-        if file.suffix in (".py", ".json", ".txt") and "__pycache__" not in file.parts
+        if file.is_file() and "__pycache__" not in file.parts
     }
     assert f"\nVersion: {deltalm_ds.__version__}\n" in metadata
     needed = re.findall(r"^Requires-Dist: ([\w-]+)[^;\n]*$", metadata, flags=re.M)
