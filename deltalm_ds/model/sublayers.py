@@ -40,7 +40,7 @@ class Sublayer(nn.Module):
         if self.config.pre_layer_norm:
             return ops.dropout_add(x, bias, residual, here)
         return ops.dropout_add_layer_norm(
-            x, bias, residual, self.norm_weight, self.norm_bias, self.config.layer_norm_epsilon, here
+            x, bias, residual, self.norm_weight, self.norm_bias, here, self.config.layer_norm_epsilon
         )
 
 

@@ -20,8 +20,8 @@ def dropout_add_layer_norm(
     residual: Tensor,
     gamma: Tensor,
     beta: Tensor,
-    epsilon: float,
     dropout: Dropout | None,
+    epsilon: float,
 ) -> Tensor:
     """LayerNorm(residual + dropout(x + bias)), statistics in fp32.
 

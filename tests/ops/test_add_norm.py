@@ -53,7 +53,7 @@ def formulas(dropout):
     return {
         "dropout_add_layer_norm": (
             lambda x, bias, residual, gamma, beta: ops.dropout_add_layer_norm(
-                x, bias, residual, gamma, beta, EPSILON, dropout
+                x, bias, residual, gamma, beta, dropout, EPSILON
             ),
             lambda x, bias, residual, gamma, beta: normalised(summed(x, bias, residual), gamma, beta),
         ),

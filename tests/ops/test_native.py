@@ -112,7 +112,7 @@ def test_threads_change_no_bit(dtype):
 
     def results():
         inputs = [tensor.clone().requires_grad_() for tensor in (x, bias, residual, gamma, beta)]
-        out = ops.dropout_add_layer_norm(*inputs, 1e-5, dropout)
+        out = ops.dropout_add_layer_norm(*inputs, dropout, 1e-5)
         out = ops.apply_dropout(ops.bias_gelu(out, inputs[1]), dropout)
         loss = linear_cross_entropy(out, torch.eye(features, dtype=dtype), target, 0.1).loss
         return [loss, *torch.autograd.grad(loss, inputs)]
