@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import re
 import sys
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 
@@ -19,6 +20,12 @@ SettingsT = TypeVar("SettingsT")
 
 EXIT_USER_ERROR = 2
 
+# No space, no right, no folder: not ours to mend, and a traceback would tell no more.
+_MISTAKES_WITH_FILES = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS),
+    *(errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST),
+)
+
 _RANK_VARIABLES = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 _SECONDS_FOR_RANK_0 = 4.0
 
@@ -26,20 +33,25 @@ _BOX = re.compile(r"[╭╮╰╯│─]+")
 
 
 def parse(
-    settings_type: Callable[..., SettingsT], command: str, arguments: Sequence[str] | None = None
+    settings_type: Callable[..., SettingsT],
+    command: str,
+    arguments: Sequence[str] | None = None,
+    default: SettingsT | None = None,
 ) -> SettingsT:
-    """Read `settings_type` (a dataclass) from the command line.
+    """Read `settings_type` (a dataclass) from the command line; `default` has other defaults than its own.
 
     Options are the field names with hyphens (underscores are accepted too), help is the docstring below
     each field. A wrong option ends the process with one line on stderr and exit code 2.
     """
     messages = io.StringIO()
+    given: Any = tyro.MISSING_NONPROP if default is None else default
     try:
         with contextlib.redirect_stderr(messages):
             return tyro.cli(
                 settings_type,
                 prog=f"python -m deltalm_ds.{command}",
                 args=arguments,
+                default=given,
                 config=(
                     tyro.conf.OmitArgPrefixes,
                     tyro.conf.FlagCreatePairsOff,
@@ -65,6 +77,12 @@ def run(command: str, main: Callable[[], int | None]) -> None:
     except BrokenPipeError:  # the reader of our output, `head` for example, has left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
+    except OSError as error:
+        if error.errno not in _MISTAKES_WITH_FILES:
+            raise
+        where = error.filename or "writing"
+        _print_error(command, f"{where}: {error.strerror}; free space or name another place")
+        code = EXIT_USER_ERROR
     sys.exit(code)
 
 

@@ -10,7 +10,7 @@ if __name__ == "__main__" and __package__ is None:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from deltalm_ds.commands import parse, run
-from deltalm_ds.training.settings import PretrainSettings
+from deltalm_ds.training.settings import SAMPLE_RUN, PretrainSettings
 
 NEXT_STEPS = """
 That was the sample. Its curves:    tensorboard --logdir {output}
@@ -23,6 +23,8 @@ To start from XLM-R, InfoXLM or a released DeltaLM, add --from PATH; README.md s
 def main() -> None:
     """Parse, build, train."""
     settings = parse(PretrainSettings, "pretrain")
+    if settings.is_sample_run:
+        settings = parse(PretrainSettings, "pretrain", default=SAMPLE_RUN)
     from deltalm_ds.training.build import pretraining  # DeepSpeed takes seconds to import: not for --help
 
     with pretraining(settings) as trainer:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -37,16 +37,6 @@ _DEFAULTS: dict[str, PresetDefaults] = {
 }
 
 
-# A run on the embedded sample is to show something within minutes on two CPU cores: short windows, a model
-# that learns from nothing at a high rate, pictures of the spans on the way.
-_SAMPLE_RUN: dict[str, Any] = {"steps": 400, "pre_layer_norm": True, "dropout": 0.0}
-_SAMPLE_OPTIMIZER: dict[str, Any] = {"learning_rate": 4e-3}
-_SAMPLE_DATA: dict[str, Any] = {"max_source_length": 128, "max_target_length": 128}
-_SAMPLE_MONITORING: dict[str, Any] = {"validate_every": 200, "text_samples": 4, "log_every": 20}
-
-SettingsT = TypeVar("SettingsT")
-
-
 @dataclass(frozen=True, kw_only=True)
 class MonitoringSettings:
     """What is recorded and saved, and how often."""
@@ -54,7 +44,7 @@ class MonitoringSettings:
     log_every: int = 10
     """Optimizer steps between two records of the progress line, TensorBoard and metrics.jsonl."""
     validate_every: int = 1_000
-    """Optimizer steps between two validations; the last step is always validated. 0 for none."""
+    """Optimizer steps between two validations; the last step is always validated, and with 0 it alone."""
     validation_samples: int = 64
     """Validation samples of each source."""
     text_samples: int = 3
@@ -87,16 +77,17 @@ class MonitoringSettings:
 class PretrainSettings:
     """Pre-train DeltaLM on a folder that `python -m deltalm_ds.prepare` made.
 
-    Without --data a small sample corpus is made and a tiny model trained on it, with settings for a run of
-    minutes (printed as they are). Start it with `deepspeed`, `torchrun`, `mpirun` or plain `python`.
+    Without --data a small sample corpus is made and a tiny model trained on it, with other defaults (printed
+    at the start), for a run of minutes. Start it with `deepspeed`, `torchrun`, `mpirun` or plain `python`.
     """
 
     data: Path | None = None
     """Prepared folder. Default: the embedded sample, prepared on first use."""
     output: Path | None = None
     """Folder for checkpoints, records and TensorBoard. Default: runs/PRESET-DATE-TIME."""
-    preset: PresetName = "tiny"
-    """Size of the model. With --from the sizes come from the weights."""
+    preset: PresetName | None = None
+    """Size of the model, and the defaults of the run. Default: tiny. With --from the sizes come from the
+    weights; with --resume both are the run's."""
     from_: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Weights to start a new run from: XLM-R or InfoXLM (Hugging Face folder or fairseq file), a released or
     fine-tuned DeltaLM, or a model of ours."""
@@ -125,8 +116,12 @@ class PretrainSettings:
     """fairseq: eps / (rows - 1) to every other row; uniform: eps / rows to every row."""
     checkpoint_every_n_layers: int = 0
     """Keep only the input of every n-th layer and compute it again in the backward pass; 0: of none."""
-    pre_layer_norm: bool = False
-    """A pre-LN model in place of DeltaLM's post-LN; for new models only, not with --from."""
+    layer_norm: Literal["post", "pre"] = "post"
+    """Whether a new model normalises after each sub-layer, as DeltaLM does, or before it. With --from it is
+    as in the weights."""
+    embedding_layer_norm: bool | None = None
+    """Whether a new model normalises its embeddings. Default: as released, all but large. With --from it is
+    as in the weights."""
     deepspeed_config: Path = Path("ds_configs/zero2.json")
     """DeepSpeed's JSON configuration."""
     local_rank: int = -1
@@ -148,29 +143,31 @@ class PretrainSettings:
             raise UserError("--resume needs --output, the folder of the run to go on with")
         if self.resume and self.from_ is not None:
             raise UserError("--from starts a new run and --resume goes on with one: give one of them")
-        if self.pre_layer_norm and self.from_ is not None:
-            raise UserError("--pre-layer-norm is for new models: the weights of --from are post-LN")
-
-    def complete(self) -> PretrainSettings:
-        """The same with the preset's numbers, or the sample's, where the user gave none."""
-        if self.data is None and self.preset == "tiny" and self.from_ is None:
-            settings = _where_default(self, _SAMPLE_RUN)
-            settings = dataclasses.replace(
-                settings,
-                optimizer_settings=_where_default(self.optimizer_settings, _SAMPLE_OPTIMIZER),
-                data_settings=_where_default(self.data_settings, _SAMPLE_DATA),
-                monitoring=_where_default(self.monitoring, _SAMPLE_MONITORING),
+        if self.from_ is not None and (self.layer_norm == "pre" or self.embedding_layer_norm is not None):
+            raise UserError(
+                "--layer-norm and --embedding-layer-norm are for new models: with --from the weights decide"
             )
-        else:
-            settings = self
-        defaults = _DEFAULTS[settings.preset]
-        steps = settings.steps or defaults.steps
-        optimizer = settings.optimizer_settings
+
+    @property
+    def is_sample_run(self) -> bool:
+        """Whether this is a tiny model on the embedded sample, which has defaults of its own, SAMPLE_RUN."""
+        return self.data is None and self.preset in (None, "tiny") and self.from_ is None
+
+    def complete(self, preset_of_run: PresetName | None = None) -> PretrainSettings:
+        """The same with the preset's numbers where the user gave none.
+
+        `preset_of_run`, of the run to resume, is taken where the user named no preset.
+        """
+        preset = self.preset or preset_of_run or "tiny"
+        defaults = _DEFAULTS[preset]
+        steps = self.steps or defaults.steps
+        optimizer = self.optimizer_settings
         warmup = optimizer.warmup_steps
         if warmup is None:
             warmup = defaults.warmup_steps if defaults.warmup_steps is not None else steps // 10
         return dataclasses.replace(
-            settings,
+            self,
+            preset=preset,
             steps=steps,
             optimizer_settings=dataclasses.replace(
                 optimizer,
@@ -182,7 +179,23 @@ class PretrainSettings:
     @property
     def default_batch_size(self) -> int:
         """Samples of a global batch where neither the command line nor the DeepSpeed JSON says a number."""
+        assert self.preset is not None  # complete() has filled it in
         return _DEFAULTS[self.preset].batch_size
+
+    def changed_options(self) -> list[str]:
+        """The command line's options that are not at their defaults, "--name value" each."""
+        defaults = PretrainSettings().to_dict()
+
+        def changed(here: dict[str, Any], default: dict[str, Any]) -> list[str]:
+            options = []
+            for name, value in here.items():
+                if isinstance(value, dict):
+                    options += changed(value, default[name])
+                elif value != default[name]:
+                    options.append(f"--{name.strip('_').replace('_', '-')} {value}")
+            return options
+
+        return changed(self.to_dict(), defaults)
 
     def to_dict(self) -> dict[str, Any]:
         """All settings by name, ready for JSON."""
@@ -195,8 +208,14 @@ class PretrainSettings:
         return plain(dataclasses.asdict(self))
 
 
-def _where_default(settings: SettingsT, values: dict[str, Any]) -> SettingsT:
-    """`settings` with `values` in the fields that still have their default."""
-    defaults = {field.name: field.default for field in dataclasses.fields(settings)}  # type: ignore[arg-type]
-    changed = {name: value for name, value in values.items() if getattr(settings, name) == defaults[name]}
-    return dataclasses.replace(settings, **changed)  # type: ignore[type-var]
+# A run on the embedded sample is to show something within minutes on two CPU cores: short windows, a model
+# that learns from nothing at a high rate, pictures of the spans on the way.
+SAMPLE_RUN = PretrainSettings(
+    steps=400,
+    layer_norm="pre",
+    dropout=0.0,
+    data_settings=DataSettings(max_source_length=128, max_target_length=128),
+    optimizer_settings=OptimizerSettings(learning_rate=4e-3),
+    monitoring=MonitoringSettings(validate_every=200, text_samples=4, log_every=20),
+)
+"""Defaults of a tiny model on the embedded sample."""

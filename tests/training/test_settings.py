@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 
+from deltalm_ds.commands import parse
 from deltalm_ds.errors import UserError
 from deltalm_ds.training.optimizer import OptimizerSettings
-from deltalm_ds.training.settings import MonitoringSettings, PretrainSettings
+from deltalm_ds.training.settings import SAMPLE_RUN, MonitoringSettings, PretrainSettings
 
 DATA = Path("data")
 
@@ -17,7 +18,7 @@ def test_base_takes_the_papers_run():
     assert settings.optimizer_settings.weight_decay == 0.01
     assert (settings.optimizer_settings.adam_beta1, settings.optimizer_settings.adam_beta2) == (0.9, 0.999)
     assert settings.optimizer_settings.gradient_clipping == 1.0
-    assert not settings.pre_layer_norm
+    assert settings.layer_norm == "post"
 
 
 def test_small_models_shorten_the_warmup_with_the_run():
@@ -32,13 +33,24 @@ def test_what_the_user_says_stays():
 
 
 def test_the_sample_has_a_short_run_of_its_own_unless_told_otherwise():
-    settings = PretrainSettings().complete()
-    assert settings.pre_layer_norm
+    assert PretrainSettings().is_sample_run
+    assert not PretrainSettings(data=DATA).is_sample_run
+    assert not PretrainSettings(preset="small").is_sample_run
+    settings = parse(PretrainSettings, "pretrain", [], SAMPLE_RUN).complete()
+    assert (settings.layer_norm, settings.dropout, settings.steps) == ("pre", 0.0, 400)
     assert settings.data_settings.max_source_length == 128
-    told = PretrainSettings(steps=3, monitoring=MonitoringSettings(text_samples=1)).complete()
-    assert told.steps == 3
-    assert told.monitoring.text_samples == 1
-    assert PretrainSettings(data=DATA).complete().data_settings.max_source_length == 512
+    # Also what is told and is the default elsewhere.
+    told = {"dropout": 0.1, "layer-norm": "post", "max-source-length": 512, "log-every": 10, "steps": 3}
+    options = [part for name, value in told.items() for part in (f"--{name}", str(value))]
+    settings = parse(PretrainSettings, "pretrain", options, SAMPLE_RUN).complete()
+    assert (settings.layer_norm, settings.dropout, settings.steps) == ("post", 0.1, 3)
+    assert (settings.data_settings.max_source_length, settings.data_settings.max_target_length) == (512, 128)
+    assert (settings.monitoring.log_every, settings.monitoring.text_samples) == (10, 4)
+
+
+def test_a_resumed_run_keeps_its_preset_unless_told_otherwise():
+    assert PretrainSettings(data=DATA).complete("base").steps == 600_000
+    assert PretrainSettings(data=DATA, preset="small").complete("base").preset == "small"
 
 
 @pytest.mark.parametrize(
@@ -49,7 +61,8 @@ def test_the_sample_has_a_short_run_of_its_own_unless_told_otherwise():
         ({"label_smoothing": 1.0}, "--label-smoothing"),
         ({"resume": True}, "--output"),
         ({"resume": True, "output": Path("x"), "from_": Path("y")}, "--from"),
-        ({"from_": Path("y"), "pre_layer_norm": True}, "--pre-layer-norm"),
+        ({"from_": Path("y"), "layer_norm": "pre"}, "--layer-norm"),
+        ({"from_": Path("y"), "embedding_layer_norm": False}, "--embedding-layer-norm"),
     ],
 )
 def test_impossible_settings_are_refused(values, words):
