@@ -14,6 +14,7 @@ from deltalm_ds.commands import parse, run
 from deltalm_ds.data.corpus import Corpus, Source
 from deltalm_ds.data.mixture import source_shares
 from deltalm_ds.data.report import format_table
+from deltalm_ds.data.windows import read_tokens
 from deltalm_ds.errors import UserError
 from deltalm_ds.text.tokenizer import Tokenizer
 
@@ -88,25 +89,30 @@ def sample_texts(source: Source, tokenizer: Tokenizer, count: int, max_tokens: i
     """The beginnings of the first documents as text (`max_tokens` tokens), the sides of pairs by an arrow."""
     dataset = source.dataset
     for document in range(min(count, dataset.num_documents)):
-        first, last = map(int, dataset.document_indices[document : document + 2])
-        sides = [dataset.sequence(index) for index in range(first, last)]
-        yield " → ".join(
-            tokenizer.decode(side[:max_tokens]) + (" …" if len(side) > max_tokens else "") for side in sides
-        )
+        sequences = dataset.document(document)
+        if len(sequences) != len(source.languages):
+            raise dataset.damaged(f"document {document} of {source.kind} has {len(sequences):,} sequences")
+        sides = []
+        for start, stop in map(dataset.sequence_bounds, sequences):
+            shown = min(stop, start + max_tokens)
+            ids = read_tokens(dataset, start, shown, tokenizer.vocabulary.num_rows)
+            sides.append(tokenizer.decode(ids) + (" …" if shown < stop else ""))
+        yield " → ".join(sides)
 
 
 def main() -> None:
     """The command."""
     settings = parse(CorpusSettings, "corpus")
     corpus = Corpus.open(settings.directory)
+    if settings.verify:  # first: what is damaged is not worth showing
+        with tqdm(total=corpus.num_bytes, desc="verifying", unit="B", unit_scale=True, disable=None) as bar:
+            Corpus.open(settings.directory, verify=True, progress=bar.update)
     print(describe_corpus(corpus, settings.monolingual_share, settings.language_exponent))
     tokenizer = Tokenizer(corpus.tokenizer_path, corpus.vocabulary)
     for source in corpus.sources(settings.split):
         for text in sample_texts(source, tokenizer, settings.samples, settings.sample_tokens):
             print(f"\n{source.name}: {text}")
     if settings.verify:
-        with tqdm(total=corpus.num_bytes, desc="verifying", unit="B", unit_scale=True, disable=None) as bar:
-            Corpus.open(settings.directory, verify=True, progress=bar.update)
         print(f"\nverified: {corpus.num_bytes:,} bytes are as the manifest says")
 
 

@@ -251,9 +251,11 @@ def main() -> None:
     settings = parse(PrepareSettings, "prepare")
     try:
         prepare(settings, partial(print, flush=True))
+    except BrokenPipeError:  # of what is said, and not of what is written
+        raise
     except OSError as error:  # no space, no permission: the user's to mend, and nothing half written is left
         raise UserError(
-            f"{error.filename or settings.output}: {error.strerror}; nothing was written"
+            f"{error.filename or settings.output}: {error.strerror or error}; nothing was written"
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -97,6 +98,37 @@ def test_verify(real: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     (real / "train/fr.bin").write_bytes(content)
     with pytest.raises(UserError, match=r"train/fr\.bin is damaged"):
         command.main()
+    assert capsys.readouterr().out == "", "shown before it was verified"
+
+
+@pytest.mark.parametrize(
+    ("file", "part", "message"),
+    [
+        ("fr.idx", "lengths", r"fr\.idx is damaged \(sequence 0 does not end"),
+        ("fr.idx", "pointers", r"fr\.idx is damaged \(sequence 1 begins at no token"),
+        ("fr.idx", "documents", r"fr\.idx is damaged \(document 0 has impossible sequences"),
+        ("fr.idx", "more", r"fr\.idx is damaged \(document 0 of monolingual has 2 sequences"),
+        ("fr.bin", "tokens", r"fr\.bin holds token id 65535 at token offset 1"),
+    ],
+)
+def test_samples_of_damaged_data_name_the_file(real: Path, file: str, part: str, message: str) -> None:
+    """What costs too much to verify is checked where it is shown."""
+    dataset = Corpus.open(real).sources("train")[0].dataset
+    lengths_end = 34 + 4 * dataset.num_sequences
+    place, value = {
+        "lengths": (34, struct.pack("<i", 5)),
+        "pointers": (lengths_end + 8, struct.pack("<q", 1 << 40)),
+        "documents": (lengths_end + 8 * dataset.num_sequences + 8, struct.pack("<q", -3)),
+        "more": (lengths_end + 8 * dataset.num_sequences + 8, struct.pack("<q", 2)),
+        "tokens": (2, struct.pack("<H", 65535)),
+    }[part]
+    content = bytearray((real / "train" / file).read_bytes())
+    content[place : place + len(value)] = value
+    (real / "train" / file).write_bytes(content)
+    corpus = Corpus.open(real)
+    tokenizer = Tokenizer(corpus.tokenizer_path, corpus.vocabulary)
+    with pytest.raises(UserError, match=message):
+        list(sample_texts(corpus.sources("train")[0], tokenizer, 1, 60))
 
 
 def truncate(path: Path) -> None:

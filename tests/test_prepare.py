@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import random
@@ -250,6 +251,61 @@ def test_a_full_disk_leaves_the_old_folder_and_says_so(
         command.main()
     assert contents(output) == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["corpus", "text"]
+
+
+def test_a_really_full_disk_says_so(text: Path, tmp_path: Path) -> None:
+    """A file system of its own that the tokenizer's file fills up to a page or two."""
+    make(text, tmp_path / "first")
+    model, disk = tmp_path / "first" / "tokenizer.model", tmp_path / "disk"
+    disk.mkdir()
+    mount = f"mount -t tmpfs -o size={model.stat().st_size // 1024 + 8}k tmpfs {disk}"
+    if subprocess.run(["unshare", "-m", "sh", "-c", mount], capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted here")
+    (text / "fr.txt").write_text("\n\n".join(sentences(1, 2000)), encoding="utf-8")
+    arguments = [text, "--output", disk / "corpus", "--tokenizer", model, "--workers", 1]
+    program = f'{mount} && exec "$0" -m deltalm_ds.prepare "$@"'
+    failed = subprocess.run(
+        ["unshare", "-m", "sh", "-c", program, sys.executable, *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert failed.returncode == 2
+    assert failed.stderr == (
+        f"deltalm-ds prepare: error: {disk / 'corpus'}: No space left on device; nothing was written\n"
+    )
+
+
+def test_an_error_without_a_reason_shows_what_it_says(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError("12 requested and 0 written")
+
+    monkeypatch.setattr(IndexedWriter, "add_document", fail)
+    settings = PrepareSettings(inputs=(text,), output=tmp_path / "corpus", vocabulary_size=90, workers=1)
+    monkeypatch.setattr(command, "parse", lambda *_: settings)
+    with pytest.raises(UserError, match="corpus: 12 requested and 0 written; nothing was written"):
+        command.main()
+
+
+def test_a_reader_of_the_output_that_has_left_is_no_failed_write(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Left(io.StringIO):
+        def write(self, text: str) -> int:
+            if output.exists():
+                raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+            return super().write(text)
+
+    output = tmp_path / "corpus"
+    settings = PrepareSettings(inputs=(text,), output=output, vocabulary_size=90, workers=1)
+    monkeypatch.setattr(command, "parse", lambda *_: settings)
+    monkeypatch.setattr(sys, "stdout", Left())
+    with pytest.raises(BrokenPipeError):
+        command.main()
+    Corpus.open(output, verify=True)
 
 
 def test_the_command_and_its_exit_codes(text: Path, tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ class _Spill:
 
     def append(self, part: _EncodedPart) -> None:
         with self.path.open("ab") as file:  # opened each time: there may be more sources than open files
-            part.tokens.tofile(file)
+            file.write(part.tokens.data)  # tofile would not say why it failed, as of a full disk
         self._keys.append(part.keys)
         self._lengths.append(part.lengths)
         self.statistics.add(part.statistics)

@@ -46,8 +46,8 @@ class IndexedDataset:
     """A dataset opened for reading, memory-mapped: opening costs the same for any size.
 
     Tokens are one stream over the whole .bin; offsets into it count tokens. UserError for a file that is
-    missing, truncated or of another format, found by sizes alone, before anything is mapped; `check` reads
-    the whole index.
+    missing, truncated or of another format, found by sizes alone, before anything is mapped; reading checks
+    the entries that it uses, `check` the whole index.
     """
 
     def __init__(self, prefix: str | Path) -> None:
@@ -84,19 +84,43 @@ class IndexedDataset:
         return IndexedDataset, (self.prefix,)  # a worker maps the files itself instead of receiving them
 
     def sequence_start(self, index: int) -> int:
-        """Offset of the first token of a sequence; that of the end for index == num_sequences."""
+        """Offset of the first token of a sequence; that of the end for index == num_sequences.
+
+        UserError where the index points at no token.
+        """
         if not 0 <= index <= self.num_sequences:
             raise IndexError(f"sequence {index} is not within 0..{self.num_sequences}")
         if index == self.num_sequences:
             return self.num_tokens
-        return int(self._pointers[index]) // self.dtype.itemsize
+        start, rest = divmod(int(self._pointers[index]), self.dtype.itemsize)
+        if rest or not 0 <= start <= self.num_tokens:
+            raise self.damaged(f"sequence {index} begins at no token")
+        return start
+
+    def sequence_bounds(self, index: int) -> tuple[int, int]:
+        """Offsets of the first token of a sequence and of the one after its last.
+
+        UserError where the index lets it end elsewhere than the next one begins.
+        """
+        if not 0 <= index < self.num_sequences:
+            raise IndexError(f"sequence {index} is not within 0..{self.num_sequences - 1}")
+        start, stop = self.sequence_start(index), self.sequence_start(index + 1)
+        if not start <= stop == start + int(self.lengths[index]):
+            raise self.damaged(f"sequence {index} does not end where the next one begins")
+        return start, stop
 
     def sequence(self, index: int) -> np.ndarray:
         """The tokens [length] of one sequence, a read-only view into the file."""
-        if not 0 <= index < self.num_sequences:
-            raise IndexError(f"sequence {index} is not within 0..{self.num_sequences - 1}")
-        start = self.sequence_start(index)
-        return self.tokens(start, start + int(self.lengths[index]))
+        return self.tokens(*self.sequence_bounds(index))
+
+    def document(self, number: int) -> range:
+        """The sequences of one document; UserError where the index names some that do not exist."""
+        if not 0 <= number < self.num_documents:
+            raise IndexError(f"document {number} is not within 0..{self.num_documents - 1}")
+        first, end = map(int, self.document_indices[number : number + 2])
+        if not 0 <= first <= end <= self.num_sequences:
+            raise self.damaged(f"document {number} has impossible sequences")
+        return range(first, end)
 
     def tokens(self, start: int, stop: int) -> np.ndarray:
         """The tokens [stop - start] at offsets start..stop - 1, across sequences, a view into the file."""
@@ -122,19 +146,19 @@ class IndexedDataset:
             if lengths.min() < 0 or not np.array_equal(
                 starts, self._pointers[start : start + _CHECKED_AT_ONCE]
             ):
-                raise self._damaged("its sequences do not follow each other")
+                raise self.damaged("its sequences do not follow each other")
             expected = int(ends[-1])
         for start in range(0, self.num_documents, _CHECKED_AT_ONCE):
             if np.any(np.diff(self.document_indices[start : start + _CHECKED_AT_ONCE + 1]) < 0):
-                raise self._damaged("its documents do not follow each other")
+                raise self.damaged("its documents do not follow each other")
 
     def _check_ends(self) -> None:
         if self.document_indices[0] != 0 or self.document_indices[-1] != self.num_sequences:
-            raise self._damaged("its documents do not cover its sequences")
+            raise self.damaged("its documents do not cover its sequences")
         described = 0
         if self.num_sequences:
             if self._pointers[0] != 0 or self.lengths[0] < 0 or self.lengths[-1] < 0:
-                raise self._damaged("its first or last sequence has no possible place")
+                raise self.damaged("its first or last sequence has no possible place")
             described = int(self._pointers[-1]) + int(self.lengths[-1]) * self.dtype.itemsize
         bin_size = self.num_tokens * self.dtype.itemsize
         if described != bin_size:
@@ -143,7 +167,8 @@ class IndexedDataset:
                 "one of the two is truncated or of another dataset; prepare the data again"
             )
 
-    def _damaged(self, reason: str) -> UserError:
+    def damaged(self, reason: str) -> UserError:
+        """The error for an index whose entries cannot be."""
         return UserError(f"{idx_path(self.prefix)} is damaged ({reason}): prepare the data again")
 
 

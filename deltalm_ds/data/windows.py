@@ -84,11 +84,9 @@ class PairWindows:
 
     def tokens(self, item: int) -> NDArray[np.int32]:
         """The token ids [tokens] of one row."""
-        first, end = self._sequences(item)
-        start, stop = self._dataset.sequence_start(first), self._dataset.sequence_start(end)
+        end, start, last, stop = self._row(item)
         if stop - start <= self._capacity:
             return read_tokens(self._dataset, start, stop, self._num_rows)
-        last = self._dataset.sequence_start(end - 2)
         whole = read_tokens(self._dataset, start, last, self._num_rows)
         return np.concatenate([whole, *self._cut_pair(end - 2, self._capacity - len(whole))])
 
@@ -97,34 +95,43 @@ class PairWindows:
         return np.array([self._num_tokens(int(item)) for item in items], dtype=np.int64)
 
     def _num_tokens(self, item: int) -> int:
-        first, end = self._sequences(item)
-        start, stop = self._dataset.sequence_start(first), self._dataset.sequence_start(end)
+        _, start, last, stop = self._row(item)
         if stop - start <= self._capacity:
             return stop - start
-        whole = self._dataset.sequence_start(end - 2) - start
-        return self._capacity if self._capacity - whole >= SMALLEST_PAIR else whole
+        return self._capacity if self._capacity - (last - start) >= SMALLEST_PAIR else last - start
 
-    def _sequences(self, item: int) -> tuple[int, int]:
-        """The sequences [first, end) of a row, both even: a pair begins with its even one."""
-        first = self._dataset.first_sequence_from(item * self._length)
-        end = self._dataset.first_sequence_from((item + 1) * self._length)
-        return first + first % 2, end + end % 2
+    def _row(self, item: int) -> tuple[int, int, int, int]:
+        """The sequence after a row's pairs; the offsets where its first and its last pair begin and end.
+
+        UserError where the index, of which only the entries read here were looked at, cannot be.
+        """
+        dataset = self._dataset
+        first = dataset.first_sequence_from(item * self._length)
+        end = dataset.first_sequence_from((item + 1) * self._length)
+        first, end = first + first % 2, end + end % 2  # a pair begins with its even sequence
+        start, stop = dataset.sequence_start(first), dataset.sequence_start(end)
+        last = dataset.sequence_start(end - 2) if first < end else start
+        if first > end or not start <= last <= min(start + self._length, stop):
+            raise dataset.damaged(f"sequences {first} to {end} do not follow each other")
+        return end, start, last, stop
 
     def _cut_pair(self, sequence: int, room: int) -> list[NDArray[np.int32]]:
         """The pair that begins with `sequence`, longer than `room`, cut to `room` tokens or left out."""
         if room < SMALLEST_PAIR:
             return []
+        start, middle, stop = (self._dataset.sequence_start(sequence + i) for i in range(3))
         # What can be cut: all but `<s>` and `</s>` of the source, all but `</s>` of the target.
-        source_text, target_text = (int(n) for n in self._dataset.lengths[sequence : sequence + 2] - [2, 1])
+        source_text, target_text = middle - start - 2, stop - middle - 1
+        if source_text < 1 or target_text < 1:
+            raise self._dataset.damaged(f"sequences {sequence} and {sequence + 1} are no pair")
         kept_text = room - 3
         kept_source = max(kept_text * source_text // (source_text + target_text), 1)
-        sides = ((sequence, 1 + kept_source), (sequence + 1, kept_text - kept_source))
-        pieces = []
-        for side, kept in sides:
-            start, stop = self._dataset.sequence_start(side), self._dataset.sequence_start(side + 1)
-            pieces.append(read_tokens(self._dataset, start, start + kept, self._num_rows))
-            pieces.append(read_tokens(self._dataset, stop - 1, stop, self._num_rows))
-        return pieces
+        kept_target = kept_text - kept_source
+        pieces = (
+            *((start, start + 1 + kept_source), (middle - 1, middle)),
+            *((middle, middle + kept_target), (stop - 1, stop)),
+        )
+        return [read_tokens(self._dataset, *bounds, self._num_rows) for bounds in pieces]
 
 
 def read_tokens(dataset: IndexedDataset, start: int, stop: int, num_rows: int) -> NDArray[np.int32]:

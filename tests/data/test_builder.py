@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import random
+import resource
 import tracemalloc
 from collections.abc import Sequence
 from itertools import pairwise
@@ -203,6 +205,18 @@ def test_lines_that_normalise_to_nothing_are_left_out(text: Path, tmp_path: Path
     sources = build(folder, tmp_path / "out")
     assert {name: source.statistics.documents for name, source in sources.items()} == {"fr": 2, "en-fr": 1}
     assert IndexedDataset(tmp_path / "out/train/fr").lengths.min() > 2
+
+
+def test_a_write_that_fails_says_why(text: Path, tmp_path: Path) -> None:
+    """A limit on the size of files stands for a full disk; none of them fits, the spill is the first."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            build(text, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.errno == errno.EFBIG
 
 
 def test_memory_holds_no_text(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,6 +91,40 @@ def test_sequences_outside_are_refused(prefix: Path, index: int) -> None:
         IndexedDataset(prefix).sequence(index)
 
 
+@pytest.mark.parametrize("number", [-1, 4])
+def test_documents_outside_are_refused(prefix: Path, number: int) -> None:
+    with pytest.raises(IndexError):
+        IndexedDataset(prefix).document(number)
+
+
+def test_documents_are_their_sequences(prefix: Path) -> None:
+    dataset = IndexedDataset(prefix)
+    assert [list(dataset.document(number)) for number in range(4)] == [[0], [1, 2], [3], [4]]
+
+
+def test_reading_a_flipped_index_gives_a_users_error(prefix: Path) -> None:
+    """A corpus too large to be hashed: reading gives tokens or says that the index is damaged."""
+    path = Path(f"{prefix}.idx")
+    content = path.read_bytes()
+    lengths, pointers, indices = 34, 34 + 4 * 5, 34 + 12 * 5
+    refused: dict[int, list[str]] = {lengths: [], pointers: [], indices: []}
+    for bit in range(8 * lengths, 8 * len(content)):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        try:
+            dataset = IndexedDataset(prefix)
+            for number in range(dataset.num_documents):
+                for index in dataset.document(number):
+                    dataset.sequence(index)
+        except UserError as error:
+            refused[max(start for start in refused if bit // 8 >= start)].append(str(error))
+    assert all("prepare the data again" in message for messages in refused.values() for message in messages)
+    assert len(refused[lengths]) == 8 * 4 * 5
+    assert len(refused[pointers]) == 8 * 8 * 5
+    assert len(refused[indices]) > 8 * 8 * 5 * 0.9  # the others move a boundary of documents
+
+
 def test_a_pickled_dataset_is_its_name(prefix: Path) -> None:
     content = pickle.dumps(IndexedDataset(prefix))
     assert len(content) < 500

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltalm_ds.data.indexed import IndexedDataset, IndexedWriter, bin_path
+from deltalm_ds.data.indexed import IndexedDataset, IndexedWriter, bin_path, idx_path
 from deltalm_ds.data.windows import SMALLEST_PAIR, MonolingualWindows, PairWindows
 from deltalm_ds.errors import UserError
 
@@ -130,6 +131,40 @@ def test_an_id_outside_the_vocabulary_is_named_with_file_and_offset(
         windows.tokens(2)
     with pytest.raises(UserError, match=message):
         PairWindows(opened, 10, 30, ROWS).tokens(1)
+
+
+def test_an_index_with_any_bit_flipped_gives_items_or_a_users_error(tmp_path: Path) -> None:
+    """A corpus too large to be hashed: no item is longer than it may be, and no other error comes up."""
+    opened = dataset(tmp_path, [pair(n, 3 + n % 4, 12 - n % 5) for n in range(8)])
+    path = idx_path(opened.prefix)
+    content = path.read_bytes()
+    pointers = 34 + 4 * opened.num_sequences
+    refused = []
+    for bit in range(8 * 34, 8 * (pointers + 8 * opened.num_sequences)):
+        flipped = bytearray(content)
+        flipped[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(flipped)
+        try:
+            windows = PairWindows(IndexedDataset(opened.prefix), 20, 24, ROWS)
+            for item in range(windows.num_items):
+                tokens = windows.tokens(item)
+                assert len(tokens) == windows.num_tokens(np.array([item]))[0] <= 24
+        except UserError as error:
+            refused.append(str(error))
+    assert all("some." in message and "prepare the data again" in message for message in refused)
+    assert len(refused) > 8 * 8 * opened.num_sequences / 2
+
+
+@pytest.mark.parametrize("bad", [-2, 3, 10**6, 2**62])
+def test_a_pointer_to_no_token_is_named(tmp_path: Path, bad: int) -> None:
+    """Pointer 2, where pair 1 begins, which a row of its own asks for."""
+    opened = dataset(tmp_path, [pair(0, 8, 8), pair(1, 8, 8), pair(2, 8, 8)])
+    content = bytearray(idx_path(opened.prefix).read_bytes())
+    struct.pack_into("<q", content, 34 + 4 * 6 + 8 * 2, bad)
+    idx_path(opened.prefix).write_bytes(content)
+    windows = PairWindows(IndexedDataset(opened.prefix), 19, 30, ROWS)
+    with pytest.raises(UserError, match=r"some\.idx is damaged \(sequence.*prepare the data again"):
+        [windows.tokens(item) for item in range(windows.num_items)]
 
 
 def test_what_holds_no_pairs_is_refused(tmp_path: Path) -> None:
