@@ -38,7 +38,7 @@ class InterleavedSource(Source):
             tensors=tensors,
             known={
                 **sizes,
-                "num_decoder_blocks": count_layers(tensors, naming.layers["decoder.blocks"]),
+                "num_decoder_blocks": count_layers(path, tensors, naming.layers["decoder.blocks"]),
                 "embedding_layer_norm": naming.name_of("encoder.embedding_norm.weight") in tensors,
                 "pre_layer_norm": naming.name_of("encoder.final_norm.weight") in tensors,
                 "layer_norm_epsilon": 1e-5,

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from deltalm_ds.errors import UserError
 from deltalm_ds.model.config import DeltaLMConfig
 
 ENCODER_SUBLAYERS = ("attention", "feed_forward")
@@ -95,7 +97,18 @@ class Naming:
         return f"{self.layers[place.layers]}.{place.index}.{module}.{place.kind}"
 
 
-def count_layers(names: Mapping[str, object], prefix: str) -> int:
-    """One more than the highest N in names of the form `prefix.N.…`; 0 without any."""
+def count_layers(path: Path, names: Mapping[str, object], prefix: str) -> int:
+    """One more than the highest N in names of the form `prefix.N.…`; 0 without any.
+
+    UserError where it is more than there are names: a name alone would make a model of any size.
+    """
     pattern = re.compile(re.escape(prefix) + r"\.(\d+)\.")
-    return max((int(found[1]) + 1 for name in names if (found := pattern.match(name))), default=0)
+    count = 0
+    for number in (found[1] for name in names if (found := pattern.match(name))):
+        if len(number) > len(str(len(names))) or int(number) >= len(names):
+            raise UserError(
+                f"{path}: names layer {number[:20]} of {prefix} and holds only {len(names)} tensors; take "
+                "another copy of it"
+            )
+        count = max(count, int(number) + 1)
+    return count

@@ -40,7 +40,7 @@ def load_torch_file(path: Path) -> Any:
             # Files from before torch 1.6, published XLM-R among them, are no archives and can't be mapped.
             is_archive = file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     try:
         with torch.serialization.safe_globals(INERT_TYPES):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
@@ -78,7 +78,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
     except ValueError as error:
         raise UserError(f"{path}: not JSON ({error}); take another copy of it") from error
     if not isinstance(content, dict):

@@ -21,7 +21,7 @@ def measure(path: Path, tensors: dict[str, Tensor], naming: Naming) -> dict[str,
     return {
         "width": width,
         "feed_forward_width": inner,
-        "num_encoder_layers": count_layers(tensors, naming.layers["encoder.layers"]),
+        "num_encoder_layers": count_layers(path, tensors, naming.layers["encoder.layers"]),
         "max_positions": position_rows - POSITION_OFFSET,
     }
 

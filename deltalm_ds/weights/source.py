@@ -89,6 +89,13 @@ class Source:
         New token rows are drawn from N(0, 1 / width) with `seed`.
         UserError names whatever is missing, left over or of another shape.
         """
+        if config.num_encoder_layers + config.num_decoder_blocks > len(self.tensors):
+            # Before every parameter of theirs gets a name here.
+            raise UserError(
+                f"{self.path}: not a whole {self.layout}: {len(self.tensors)} tensors can't fill "
+                f"{config.num_encoder_layers} encoder layers and {config.num_decoder_blocks} decoder blocks; "
+                "take another copy of it or ask for fewer"
+            )
         shapes = parameter_shapes(config)
         origins = {parameter: self.source_of(parameter) for parameter in shapes}
         missing = [name for name in dict.fromkeys(origins.values()) if name not in self.tensors]
@@ -102,24 +109,33 @@ class Source:
                 f"{self.path}: {_some(unmatched)} has no place in DeltaLM; if it can go, save the "
                 f"checkpoint without it ({self.layout})"
             )
+        for parameter, name in origins.items():  # all of them before any memory is taken
+            self._check_tensor(parameter, name, shapes[parameter])
         state = {}
         remarks = self.remarks_on(config)
         for parameter, name in origins.items():
             tensor = self.tensors[name]
-            if not tensor.is_floating_point():
-                raise UserError(f"{self.path}: {name} holds {tensor.dtype}, not floating-point numbers")
             if parameter == TOKEN_TABLE:
                 tensor, remark = self._token_table(tensor, config, seed)
                 remarks = [*remark, *remarks]
-            if tuple(tensor.shape) != shapes[parameter]:
-                raise UserError(
-                    f"{self.path}: {name} has shape {list(tensor.shape)}, but {parameter} needs "
-                    f"{list(shapes[parameter])}; ask for the checkpoint's own sizes"
-                )
             state[parameter] = torch.empty(shapes[parameter], dtype=torch.float32).copy_(tensor)
         if "num_heads" not in self.known:
             remarks = [*remarks, f"attention heads: {config.num_heads}, which the file does not say"]
         return state, Report(self.path, self.layout, origins, self.left_out, tuple(remarks))
+
+    def _check_tensor(self, parameter: str, name: str, shape: tuple[int, ...]) -> None:
+        """UserError unless tensor `name` can fill `parameter` [`shape`]."""
+        tensor = self.tensors[name]
+        if not tensor.is_floating_point():
+            raise UserError(f"{self.path}: {name} holds {tensor.dtype}, not floating-point numbers")
+        found = tuple(tensor.shape)
+        if parameter == TOKEN_TABLE and "vocabulary_rows" not in self.known:
+            found = (shape[0], *found[1:])  # `_token_table` decides about its rows
+        if found != shape:
+            raise UserError(
+                f"{self.path}: {name} has shape {list(tensor.shape)}, but {parameter} needs {list(shape)}; "
+                "take another copy of the checkpoint"
+            )
 
     def _token_table(self, table: Tensor, config: DeltaLMConfig, seed: int) -> tuple[Tensor, list[str]]:
         """`table` [rows, width] with new rows behind it if the model has more, and what to report.

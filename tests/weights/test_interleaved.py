@@ -147,6 +147,14 @@ def test_untied_released_tables_are_refused(released: Tensors, tmp_path: Path) -
         ),
         (lambda t: t.update(adapter=torch.zeros(1)), r"adapter has no place in DeltaLM"),
         (
+            lambda t: t.update({"encoder.layers.1000000000.x": torch.zeros(1)}),
+            r"names layer 1000000000 of encoder\.layers and holds only \d+ tensors",
+        ),
+        (
+            lambda t: t.update({f"decoder.layers.{'9' * 5000}.x": torch.zeros(1)}),
+            r"names layer 99999999999999999999 of decoder\.layers and holds only \d+ tensors",
+        ),
+        (
             lambda t: t.update({"encoder.layers.0.ffn_1.fc1.weight": torch.zeros(1)}),
             r"encoder\.layers\.0\.ffn_1\.fc1\.weight has no place",
         ),

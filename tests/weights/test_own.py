@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from deltalm_ds.errors import UserError
 from deltalm_ds.model import DeltaLM, DeltaLMConfig
@@ -127,6 +127,53 @@ def test_a_config_that_cannot_be_used(
     save_own(model, tmp_path)
     edit_config(tmp_path, change)
     with pytest.raises(UserError, match=message):
+        load_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"num_encoder_layers": 10**9}, r"can't fill 1000000000 encoder layers and 1 decoder blocks"),
+        ({"num_decoder_blocks": 10**9}, r"can't fill 2 encoder layers and 1000000000 decoder blocks"),
+        ({"num_encoder_layers": 3}, r"lacks encoder\.layers\.2\."),
+        (
+            {"vocabulary_rows": 10**9},
+            r"embedding\.weight has shape \[72, 32\], but embedding\.weight needs \[1000000000, 32\]",
+        ),
+        # Tables that end with the tokenizer's pieces or <mask> may grow in other layouts.
+        (
+            {"vocabulary_rows": 10**9, "mask_id": 72, "first_sentinel_id": 73},
+            r"embedding\.weight has shape \[72, 32\], but",
+        ),
+        ({"width": 4 * 10**8}, r"has shape \[72, 32\], but embedding\.weight needs \[72, 400000000\]"),
+        ({"feed_forward_width": 10**9}, r"fc1_weight has shape \[64, 32\], but .* needs \[1000000000, 32\]"),
+        ({"max_positions": 10**9}, r"encoder\.positions\.weight has shape \[18, 32\], but"),
+    ],
+)
+def test_sizes_beyond_the_tensors_take_no_memory(
+    sizes: dict[str, int], message: str, model: DeltaLM, tmp_path: Path
+) -> None:
+    """Both files agree on the sizes, as in a folder that somebody made up."""
+    save_own(model, tmp_path)
+    edit_config(tmp_path, lambda content: content["model"].update(sizes))
+    configuration = json.dumps(json.loads((tmp_path / "config.json").read_text())["model"])
+    tensors = load_file(tmp_path / "model.safetensors")
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"config": configuration})
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match=message):
+        load_pretrained(tmp_path)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - used < 100_000  # KiB
+
+
+@pytest.mark.parametrize("shape", [(), (72,), (72, 32, 1)])
+def test_a_token_table_without_rows_and_columns(
+    shape: tuple[int, ...], model: DeltaLM, tmp_path: Path
+) -> None:
+    save_own(model, tmp_path)
+    configuration = json.dumps(model.config.to_dict())
+    tensors = {**load_file(tmp_path / "model.safetensors"), "embedding.weight": torch.zeros(shape)}
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"config": configuration})
+    with pytest.raises(UserError, match=r"embedding\.weight has shape .*, but embedding\.weight needs"):
         load_pretrained(tmp_path)
 
 
