@@ -70,6 +70,30 @@ def test_a_failing_compiler_leaves_nothing_behind(fresh, monkeypatch, caplog, tm
     assert not list(fresh.iterdir())
 
 
+def test_without_a_home_folder_torch_takes_over(fresh, monkeypatch, caplog):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(library_module.Path, "home", no_home)
+    with caplog.at_level(logging.WARNING):
+        assert library() is None
+    assert len(caplog.records) == 1
+    assert not fresh.exists()
+
+
+def no_home():
+    raise RuntimeError("Could not determine home directory.")
+
+
+@needs_compiler
+def test_without_sources_torch_takes_over(fresh, monkeypatch, caplog, tmp_path):
+    (tmp_path / "installed").mkdir()
+    monkeypatch.setattr(library_module, "FOLDER", tmp_path / "installed")
+    with caplog.at_level(logging.WARNING):
+        assert library() is None
+    (record,) = caplog.records
+    assert "install the package again" in record.getMessage()
+    assert not fresh.exists()
+
+
 BUILD = """
 import importlib.util, pathlib, sys
 specification = importlib.util.spec_from_file_location("library", sys.argv[1])

@@ -32,11 +32,13 @@ def library() -> ctypes.CDLL | None:
         _log.warning("no C compiler `cc`: dropout and loss on the CPU run in torch, more slowly")
         return None
     try:
+        if not any(FOLDER.glob("*.c")):  # `cc` would make a library of nothing
+            raise FileNotFoundError(f"no C files in {FOLDER}: install the package again")
         path = _cache_folder() / f"kernels-{_fingerprint(compiler)}.so"
         if not path.exists():
             _compile(compiler, path)
         return ctypes.CDLL(str(path))
-    except (OSError, subprocess.CalledProcessError) as error:
+    except (OSError, RuntimeError, subprocess.CalledProcessError) as error:  # RuntimeError: no home folder
         reason = error.stderr if isinstance(error, subprocess.CalledProcessError) else error
         _log.warning("CPU kernels not built, dropout and loss run in torch, more slowly: %s", reason)
         return None
