@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from distributed import DistributedRun, run_distributed
@@ -31,10 +32,57 @@ def leave_a_child(seconds: float, folder: str) -> None:
     time.sleep(seconds)
 
 
+def device_of_cpu_beside_a_gpu() -> str:
+    from deltalm_ds.training.distributed import join_processes
+
+    with mock.patch("torch.cuda.is_available", return_value=True), mock.patch("torch.cuda.set_device"):
+        return str(join_processes().device)
+
+
+def device_of_cuda() -> list[str]:
+    from deltalm_ds.training.distributed import join_processes
+
+    accelerator = mock.Mock()
+    accelerator.device_name.return_value = "cuda"
+    accelerator.communication_backend_name.return_value = "gloo"
+    with mock.patch("deepspeed.get_accelerator", return_value=accelerator):
+        device = join_processes().device
+    return [str(device), *map(str, accelerator.set_device.call_args.args)]
+
+
+def threads_by_launcher(environments: list[dict[str, str]]) -> list[int]:
+    import torch
+
+    from deltalm_ds.training.distributed import join_processes
+
+    del os.environ["OMP_NUM_THREADS"], os.environ["LOCAL_WORLD_SIZE"]
+    threads = []
+    for environment in environments:
+        with mock.patch.dict(os.environ, environment), mock.patch("os.sched_getaffinity") as cores:
+            cores.return_value = range(6)
+            join_processes()
+        threads.append(torch.get_num_threads())
+    return threads
+
+
 def test_values_and_output_by_rank() -> None:
     outcomes = run_distributed(describe, 2, word="so")
     assert [outcome.value for outcome in outcomes] == [["so", "0", "2"], ["so", "1", "2"]]
     assert [outcome.stdout for outcome in outcomes] == ["printed so\n"] * 2
+
+
+def test_the_device_is_deepspeeds_choice() -> None:
+    (outcome,) = run_distributed(device_of_cpu_beside_a_gpu, 1)
+    assert outcome.value == "cpu"
+    outcomes = run_distributed(device_of_cuda, 2)
+    assert [outcome.value for outcome in outcomes] == [["cuda:0", "0"], ["cuda:1", "1"]]
+
+
+def test_processes_of_any_launcher_share_the_cores() -> None:
+    names = ("LOCAL_WORLD_SIZE", "LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE")
+    environments = [{}, *({name: "2"} for name in names)]
+    (outcome,) = run_distributed(threads_by_launcher, 1, environments=environments)
+    assert outcome.value == [6, 3, 3, 3]
 
 
 def test_the_first_failure_is_shown_and_ends_the_others(monkeypatch: pytest.MonkeyPatch) -> None:

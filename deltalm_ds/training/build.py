@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +21,31 @@ from deltalm_ds.data.samples import SampleReader, ValidationReader
 from deltalm_ds.errors import UserError
 from deltalm_ds.files import write_text_atomically
 from deltalm_ds.model import DeltaLM, DeltaLMConfig, Recomputation
+from deltalm_ds.model.config import PRESETS
 from deltalm_ds.text.tokenizer import Tokenizer
-from deltalm_ds.training.checkpoint_folder import step_folders
-from deltalm_ds.training.checkpoints import CheckpointStore, Resumable, find_resumable
+from deltalm_ds.training.checkpoint_folder import CONFIG, RunState, differences, step_folders
+from deltalm_ds.training.checkpoints import CheckpointStore, find_resumable
 from deltalm_ds.training.deepspeed_config import DeepSpeedConfig, RequestedBatch, read_deepspeed_config
 from deltalm_ds.training.distributed import Process, from_first, join_processes, on_first
 from deltalm_ds.training.engine import Engine
 from deltalm_ds.training.flops import Peak, peak_of
-from deltalm_ds.training.monitor import Monitor, say
-from deltalm_ds.training.optimizer import build_optimizer
+from deltalm_ds.training.monitor import METRICS, Monitor, say
+from deltalm_ds.training.optimizer import build_optimizer, check_optimizer
 from deltalm_ds.training.precision import check_dtype, default_dtype
 from deltalm_ds.training.sample import prepared_sample
-from deltalm_ds.training.settings import PretrainSettings
+from deltalm_ds.training.settings import PresetName, PretrainSettings
 from deltalm_ds.training.trainer import Trainer
 from deltalm_ds.training.validation import Validator
 from deltalm_ds.weights import load_pretrained
 
 CHECKPOINTS = "checkpoints"
+SETTINGS = "settings.json"
+
+# Settings that change no number of a run, or that resuming compares elsewhere.
+_MAY_DIFFER = (
+    *("data", "output", "from_", "resume", "allow_changes", "stop_after", "deepspeed_config", "local_rank"),
+    *("preset", "layer_norm", "embedding_layer_norm", "data_settings", "monitoring"),
+)
 
 VERIFIED_BYTES = 1 << 30
 """Data up to this size are hashed at every start, a second's work; `corpus --verify` hashes any size."""
@@ -47,7 +57,7 @@ _TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.fl
 def pretraining(settings: PretrainSettings) -> Iterator[Trainer]:
     """A trainer for `settings`, ready to run, in its process group."""
     process = join_processes()
-    with _build(settings.complete(), process) as trainer:
+    with _build(settings, process) as trainer:
         yield trainer
     # Not after an error: others may hang in a collective, and our exit is what ends them.
     dist.destroy_process_group()
@@ -56,6 +66,8 @@ def pretraining(settings: PretrainSettings) -> Iterator[Trainer]:
 @contextlib.contextmanager
 def _build(settings: PretrainSettings, process: Process) -> Iterator[Trainer]:
     output = on_first(lambda: _output_folder(settings))
+    earlier = on_first(lambda: _earlier_run(output)) if settings.resume else None
+    settings = settings.complete(earlier.preset if earlier else None)
     corpus = _open_corpus(settings)
     tokenizer = Tokenizer(corpus.tokenizer_path, corpus.vocabulary)
     reader = SampleReader(corpus, settings.data_settings, settings.seed)
@@ -67,7 +79,9 @@ def _build(settings: PretrainSettings, process: Process) -> Iterator[Trainer]:
         default_dtype=default_dtype(process.device),
     )
     check_dtype(deepspeed_config.dtype, settings.deepspeed_config)
-    model, origin = _build_model(settings, corpus)
+    check_optimizer(settings.optimizer_settings, process.device, offload=deepspeed_config.offload_optimizer)
+    model, origin = _build_model(settings, corpus, earlier)
+    peak = _peak(settings, deepspeed_config, process)
     resumable = None
     if settings.resume:
         resumable = find_resumable(
@@ -80,10 +94,14 @@ def _build(settings: PretrainSettings, process: Process) -> Iterator[Trainer]:
             allow_changes=settings.allow_changes,
             say=say,
         )
+        if resumable.needs_universal:
+            deepspeed_config.resolved["checkpoint"]["load_universal"] = True
     if process.is_first:
-        _describe(settings, deepspeed_config, model, corpus, origin, output)
+        _describe(settings, deepspeed_config, model, corpus, origin, output, peak)
+        if resumable is not None:
+            _say_changes(settings, resumable.state)
 
-    engine = _build_engine(settings, model, deepspeed_config, resumable)
+    engine = Engine(model, build_optimizer(model, settings.optimizer_settings), deepspeed_config)
     store = CheckpointStore(
         output / CHECKPOINTS, engine.deepspeed, num_kept=settings.monitoring.keep_checkpoints, say=say
     )
@@ -115,7 +133,7 @@ def _build(settings: PretrainSettings, process: Process) -> Iterator[Trainer]:
             validator=_build_validator(settings, corpus, tokenizer, process, deepspeed_config),
             store=store,
             monitor=monitor,
-            peak=_peak(settings, deepspeed_config, process),
+            peak=peak,
         )
         if state is not None:
             trainer.resume(state)
@@ -123,10 +141,37 @@ def _build(settings: PretrainSettings, process: Process) -> Iterator[Trainer]:
 
 
 def _output_folder(settings: PretrainSettings) -> Path:
-    output = settings.output or Path("runs") / f"{settings.preset}-{time.strftime('%Y%m%d-%H%M%S')}"
+    preset = settings.preset or "tiny"
+    output = settings.output or Path("runs") / f"{preset}-{time.strftime('%Y%m%d-%H%M%S')}"
     if not settings.resume and step_folders(output / CHECKPOINTS):
         raise UserError(f"--output {output} holds a run: go on with it by --resume, or name another folder")
+    if not settings.resume and (output / METRICS).exists():
+        raise UserError(
+            f"--output {output} holds the record of a run without checkpoints: remove it or name another"
+        )
     return output
+
+
+@dataclass(frozen=True)
+class _EarlierRun:
+    """What the run to resume says of itself in its folder; its checkpoint is compared with it later."""
+
+    preset: PresetName | None
+    model_config: dict[str, Any] | None
+
+
+def _earlier_run(output: Path) -> _EarlierRun:
+    def read(name: str) -> Any:
+        path = output / name
+        try:
+            return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read ({error}): copy it from the newest checkpoint") from error
+
+    preset = (read(SETTINGS) or {}).get("preset")
+    if preset is not None and preset not in PRESETS:
+        raise UserError(f"{output / SETTINGS}: unknown preset {preset!r}")
+    return _EarlierRun(preset, read(CONFIG))
 
 
 def _open_corpus(settings: PretrainSettings) -> Corpus:
@@ -147,8 +192,13 @@ def _open_corpus(settings: PretrainSettings) -> Corpus:
     return Corpus.open(on_first(verify))
 
 
-def _build_model(settings: PretrainSettings, corpus: Corpus) -> tuple[DeltaLM, str]:
-    """The model, the same on every rank, and words on where its weights come from."""
+def _build_model(
+    settings: PretrainSettings, corpus: Corpus, earlier: _EarlierRun | None
+) -> tuple[DeltaLM, str]:
+    """The model, the same on every rank, and words on where its weights come from.
+
+    A resumed run's sizes are its own, whatever they came from, unless the user names another preset.
+    """
     vocabulary = corpus.vocabulary
     of_data: dict[str, Any] = {
         "vocabulary_rows": vocabulary.num_rows,
@@ -157,9 +207,17 @@ def _build_model(settings: PretrainSettings, corpus: Corpus) -> tuple[DeltaLM, s
         "num_sentinels": vocabulary.num_sentinels,
         "dropout": settings.dropout,
     }
+    if settings.layer_norm == "pre":
+        of_data["pre_layer_norm"] = True
+    if settings.embedding_layer_norm is not None:
+        of_data["embedding_layer_norm"] = settings.embedding_layer_norm
     torch.manual_seed(settings.seed)
-    if settings.from_ is None:
-        config = DeltaLMConfig.preset(settings.preset, pre_layer_norm=settings.pre_layer_norm, **of_data)
+    assert settings.preset is not None  # complete() has filled it in
+    if earlier is not None and earlier.model_config is not None and settings.preset == earlier.preset:
+        config = dataclasses.replace(DeltaLMConfig.from_dict(earlier.model_config), **of_data)
+        model, origin = DeltaLM(config), "weights of the checkpoint"
+    elif settings.from_ is None:
+        config = DeltaLMConfig.preset(settings.preset, **of_data)
         model, origin = DeltaLM(config), f"new weights, seed {settings.seed}"
     else:
         loaded = load_pretrained(settings.from_, seed=settings.seed, **of_data)
@@ -175,15 +233,6 @@ def _build_model(settings: PretrainSettings, corpus: Corpus) -> tuple[DeltaLM, s
         )
     model.recomputation = Recomputation(settings.checkpoint_every_n_layers)
     return model, origin
-
-
-def _build_engine(
-    settings: PretrainSettings, model: DeltaLM, config: DeepSpeedConfig, resumable: Resumable | None
-) -> Engine:
-    if resumable is not None and resumable.needs_universal:
-        config.resolved["checkpoint"] = {**config.resolved.get("checkpoint", {}), "load_universal": True}
-    optimizer = build_optimizer(model, settings.optimizer_settings)
-    return Engine(model, optimizer, config)
 
 
 def _build_validator(
@@ -230,6 +279,7 @@ def _describe(
     corpus: Corpus,
     origin: str,
     output: Path,
+    peak: Peak,
 ) -> None:
     """Print what will run, and save all of it beside the checkpoints."""
     num_parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -237,11 +287,20 @@ def _describe(
     say(f"data      {corpus.path}: {tokens:,} tokens in {len(corpus.sources('train'))} sources")
     say(f"model     {num_parameters:,} parameters, {config.dtype}; {origin}")
     say(f"output    {output}  (curves: tensorboard --logdir {output})")
-    say("DeepSpeed " + json.dumps(config.resolved, indent=2))
+    say(f"peak      {peak.tflops:.4g} TFLOP/s a device, of which MFU is a share ({peak.name})")
+    say("settings  " + " ".join(settings.changed_options()))
+    say("DeepSpeed " + config.to_json().rstrip())
     output.mkdir(parents=True, exist_ok=True)
-    for name, content in (
-        ("settings.json", settings.to_dict()),
-        ("deepspeed.json", config.resolved),
-        ("config.json", model.config.to_dict()),
-    ):
+    config.save(output / "deepspeed.json")
+    for name, content in ((SETTINGS, settings.to_dict()), (CONFIG, model.config.to_dict())):
         write_text_atomically(output / name, json.dumps(content, indent=2) + "\n")
+
+
+def _say_changes(settings: PretrainSettings, state: RunState) -> None:
+    """Name what the run goes on with otherwise than before; data and objectives were compared already."""
+    there, here = (
+        {name: value for name, value in described.items() if name not in _MAY_DIFFER}
+        for described in (state.settings, settings.to_dict())
+    )
+    if changed := differences(there, here):
+        say(f"settings changed since {state.name}: {changed}")

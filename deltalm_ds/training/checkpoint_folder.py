@@ -55,9 +55,6 @@ class RunState:
     model_config: Mapping[str, Any]
     """The model's configuration, in config.json."""
 
-    epochs: Mapping[str, int] = field(default_factory=dict)
-    """Epoch of every source, for the reader; the position alone decides."""
-
     settings: Mapping[str, Any] = field(default_factory=dict)
     """All settings of the run that wrote it, for the reader."""
 

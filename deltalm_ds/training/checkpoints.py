@@ -305,7 +305,7 @@ def _check_identity(
     if changed := differences(state.fingerprint, fingerprint):
         message = f"checkpoint {state.name} is of other data or objectives: {changed}"
         if say_only is None:
-            raise UserError(f"{message}; give the same, or --allow-changes True, or start a new run")
+            raise UserError(f"{message}; give the same, or --allow-changes, or start a new run")
         say_only(message)
 
 

@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 # While rank 0 prepares, hashes or converts, the others wait in a broadcast.
 _TIMEOUT = timedelta(hours=1)
+# How many processes this host has, as torchrun, deepspeed and mpirun say it.
+_LOCAL_SIZES = ("LOCAL_WORLD_SIZE", "LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE")
 _UNDER_MPI = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK", "MV2_COMM_WORLD_SIZE")
 
 
@@ -46,9 +48,10 @@ def join_processes() -> Process:
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
     # Its 25 s of compilation serve inference only.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    accelerator = deepspeed.get_accelerator()
     try:
         deepspeed.init_distributed(
-            dist_backend=deepspeed.get_accelerator().communication_backend_name(),
+            dist_backend=accelerator.communication_backend_name(),
             timeout=_TIMEOUT,
             verbose=False,
         )
@@ -60,12 +63,13 @@ def join_processes() -> Process:
             "launcher another one (deepspeed --master_port, torchrun --master-port, or MASTER_PORT)"
         ) from error
     rank, world_size = dist.get_rank(), dist.get_world_size()
-    if torch.cuda.is_available():
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(device)
-    else:
+    # DeepSpeed's choice, not torch's: DS_ACCELERATOR=cpu keeps its model off a GPU that is there.
+    if accelerator.device_name() == "cpu":
         device = torch.device("cpu")
         _share_cores()
+    else:
+        device = torch.device(accelerator.device_name(), int(os.environ["LOCAL_RANK"]))
+        accelerator.set_device(device.index)
     return Process(rank, world_size, device)
 
 
@@ -105,8 +109,8 @@ def _share_cores() -> None:
     """Give each process of this host its share of the cores, unless OMP_NUM_THREADS already decides."""
     if "OMP_NUM_THREADS" in os.environ:
         return
-    local = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") or "1"
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // int(local)))
+    local = next((int(os.environ[name]) for name in _LOCAL_SIZES if os.environ.get(name)), 1)
+    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local))
 
 
 def _free_port() -> int:

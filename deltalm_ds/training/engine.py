@@ -18,7 +18,7 @@ from typing import Any
 import deepspeed
 import torch
 import torch.distributed as dist
-from deepspeed.utils import safe_set_full_fp32_param
+from deepspeed.utils import safe_get_full_fp32_param, safe_set_full_fp32_param
 from torch import Tensor, nn
 
 from deltalm_ds.data.batches import PackedBatch
@@ -48,7 +48,9 @@ class Engine:
             {name: value for name, value in group.items() if name != "params"}
             for group in optimizer.param_groups
         ]
-        precise = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+        precise = {}
+        if config.dtype != "fp32":
+            precise = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
         self.deepspeed, *_ = deepspeed.initialize(
             model=model, optimizer=optimizer, config=config.resolved, dist_init_required=False
         )
@@ -65,14 +67,33 @@ class Engine:
     def _set_masters(self, precise: dict[str, Tensor]) -> None:
         """Give the optimizer's masters the weights as they were loaded: DeepSpeed takes them from 16 bits."""
         if self._has_plain_gradients:
-            wrapped = self.deepspeed.optimizer
-            name_of = {id(parameter): name for name, parameter in self.module.named_parameters()}
-            for halves, masters in zip(wrapped.fp16_groups, wrapped.fp32_groups, strict=True):
-                for half, master in zip(halves, masters, strict=True):
-                    master.data.copy_(precise[name_of[id(half)]])
+            for name, master in self._plain_masters().items():
+                master.data.copy_(precise[name])
             return
         for name, parameter in self.module.named_parameters():
             safe_set_full_fp32_param(parameter, precise[name].to(parameter.device))
+
+    def full_weights(self) -> dict[str, Tensor]:
+        """The fp32 weights by name, on the CPU: all of them on rank 0, none elsewhere."""
+        plain = self._plain_masters() if self._has_plain_gradients else {}
+        weights = {}
+        for name, parameter in self.module.named_parameters():
+            master = plain[name] if plain else safe_get_full_fp32_param(parameter)
+            if dist.get_rank() == 0:
+                weights[name] = master.detach().cpu().clone()
+        return weights
+
+    def _plain_masters(self) -> dict[str, Tensor]:
+        """The fp32 masters by name at ZeRO stage 0, where every rank has them whole."""
+        if self.config.dtype == "fp32":
+            return dict(self.module.named_parameters())
+        wrapped = self.deepspeed.optimizer
+        name_of = {id(parameter): name for name, parameter in self.module.named_parameters()}
+        return {
+            name_of[id(half)]: master
+            for halves, masters in zip(wrapped.fp16_groups, wrapped.fp32_groups, strict=True)
+            for half, master in zip(halves, masters, strict=True)
+        }
 
     @property
     def module(self) -> nn.Module:

@@ -6,39 +6,49 @@ times the forward pass; recomputation under activation checkpointing is not coun
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from deltalm_ds.model import DeltaLMConfig
 from deltalm_ds.ops.products import calculation_dtype
 
-# Dense bf16 and fp16 peaks in TFLOP/s from the makers' data sheets, by a part of the device's name.
+# Dense bf16 and fp16 peaks in TFLOP/s from the makers' data sheets, by words of the device's name.
 _NAMED_PEAKS = {
     "A100": 312.0,
     "A800": 312.0,
-    "H100 PCIe": 756.0,
     "H100": 989.4,
+    "H100 NVL": 835.5,
+    "H100 PCIe": 756.0,
     "H200": 989.4,
+    "H200 NVL": 835.5,
+    "GH200": 989.4,
     "H800": 989.4,
     "B200": 2250.0,
+    "GB200": 2500.0,
     "L40S": 362.0,
 }
 
 
 def training_flops(
     config: DeltaLMConfig,
-    source_lengths: torch.Tensor,
-    target_lengths: torch.Tensor,
+    source_lengths: Tensor | NDArray[Any],
+    target_lengths: Tensor | NDArray[Any],
     num_labels: int,
 ) -> float:
     """Operations of forward and backward over packed sequences.
 
-    source_lengths, target_lengths [sequences] in tokens; `num_labels` tokens have a loss.
+    source_lengths, target_lengths [sequences] in tokens; `num_labels` tokens have a loss. Lengths on a GPU
+    are waited for.
     """
     width, feed_forward = config.width, config.feed_forward_width
-    sources, targets = source_lengths.double(), target_lengths.double()
+    lengths = torch.stack([torch.as_tensor(source_lengths), torch.as_tensor(target_lengths)])
+    sources, targets = lengths.cpu().double()
     num_sources, num_targets = float(sources.sum()), float(targets.sum())
     encoder = 2 * num_sources * (4 * width**2 + 2 * width * feed_forward)
     encoder += 4 * float((sources**2).sum()) * width
@@ -67,9 +77,10 @@ def peak_of(device: torch.device, dtype: torch.dtype) -> Peak:
     """
     if device.type == "cuda" and dtype != torch.float32:
         name = torch.cuda.get_device_name(device)
-        for part, tflops in _NAMED_PEAKS.items():
-            if part in name:
-                return Peak(tflops, f"data sheet of {part}, dense 16-bit")
+        known = [part for part in _NAMED_PEAKS if re.search(rf"\b{part}\b", name)]
+        if known:
+            part = max(known, key=len)
+            return Peak(_NAMED_PEAKS[part], f"data sheet of {part}, dense 16-bit")
     calculated = calculation_dtype(torch.empty(0, dtype=dtype, device=device))
     return Peak(_measure_matrix_product(device, calculated), f"{calculated} matrix product measured at start")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -35,8 +36,12 @@ class Monitor:
         )
 
     def record(self, step: int, kind: str, values: Mapping[str, float | int | None]) -> None:
-        """Record `values` of `step`; kind ("train", "validation") is their group."""
-        json.dump({"step": step, "kind": kind, **values}, self._metrics, ensure_ascii=False)
+        """Record `values` of `step`; kind ("train", "validation") is their group.
+
+        What is not finite is null in JSON, which has no such numbers, and left out of the curves.
+        """
+        values = {name: _finite(value) for name, value in values.items()}
+        json.dump({"step": step, "kind": kind, **values}, self._metrics, ensure_ascii=False, allow_nan=False)
         self._metrics.write("\n")
         self._metrics.flush()
         for name, value in values.items():
@@ -78,6 +83,10 @@ def read_metrics(output: Path) -> list[dict[str, Any]]:
         if line.endswith("\n"):
             records.append(json.loads(line))
     return records
+
+
+def _finite(value: float | int | None) -> float | int | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _forget_after(metrics: Path, step: int) -> None:

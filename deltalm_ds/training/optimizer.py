@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,6 +13,10 @@ from deltalm_ds.errors import UserError
 from deltalm_ds.training.schedule import ScheduleName
 
 OptimizerName = Literal["adamw", "apex"]
+_NUMBERS = (
+    *("learning_rate", "adam_beta1", "adam_beta2", "adam_epsilon"),
+    *("weight_decay", "gradient_clipping"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +43,10 @@ class OptimizerSettings:
     """Largest gradient norm, 0 for none; a number in the DeepSpeed configuration goes before it."""
 
     def __post_init__(self) -> None:
+        for name in _NUMBERS:
+            value = getattr(self, name)
+            if value is not None and not math.isfinite(value):
+                raise UserError(f"--{name.replace('_', '-')} must be a finite number, not {value}")
         if self.learning_rate is not None and self.learning_rate <= 0:
             raise UserError(f"--learning-rate must be above 0, not {self.learning_rate}")
         if self.warmup_steps is not None and self.warmup_steps < 0:
@@ -48,6 +57,21 @@ class OptimizerSettings:
             raise UserError(
                 "--weight-decay and --gradient-clipping must be at least 0, --adam-epsilon above 0"
             )
+
+
+def check_optimizer(settings: OptimizerSettings, device: torch.device, *, offload: bool) -> None:
+    """UserError for an optimizer that cannot run where it would: on `device`, or offloaded to the CPU."""
+    if settings.optimizer != "apex":
+        return
+    if offload:
+        raise UserError(
+            "--optimizer apex runs on GPUs only, and zero_optimization.offload_optimizer of the DeepSpeed "
+            "configuration puts the optimizer on the CPU: use --optimizer adamw, or take the offload out"
+        )
+    if device.type == "cpu":
+        raise UserError(
+            "--optimizer apex runs on GPUs only, and this run is on the CPU: use --optimizer adamw"
+        )
 
 
 def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:

@@ -38,19 +38,22 @@ def reconstruct(model: DeltaLM, samples: Sequence[Sample], tokenizer: Tokenizer,
     sources = [samples[span.sample].example.source.tolist() for span in spans]
     source = PackedTokens.from_sequences(sources).to(device)
     encoder_output = model.encode(source)
-    targets = [list(span.before) for span in spans]
+    filled: list[list[int]] = [[] for _ in spans]
     for _ in range(max(len(span.tokens) for span in spans)):
+        # A full span waits for the longer ones. Its last token is not read: behind the last label of a
+        # target, the model may have no position for it.
+        targets = [
+            span.before + tokens[: len(span.tokens) - 1] for span, tokens in zip(spans, filled, strict=True)
+        ]
         decoder_input = PackedTokens.from_sequences(targets).to(device)
         hidden = model.decode(decoder_input, encoder_output, source)
         logits = model.logits(hidden[decoder_input.cumulative_lengths[1:].long() - 1])
         first = vocabulary.first_sentinel_id
         logits[:, first : first + vocabulary.num_sentinels] = float("-inf")
-        for target, token in zip(targets, logits.argmax(-1).tolist(), strict=True):
-            target.append(token)
-    filled = {
-        (span.sample, span.sentinel): target[len(span.before) :][: len(span.tokens)]
-        for span, target in zip(spans, targets, strict=True)
-    }
+        for span, tokens, token in zip(spans, filled, logits.argmax(-1).tolist(), strict=True):
+            if len(tokens) < len(span.tokens):
+                tokens.append(token)
+    filled_at = {(span.sample, span.sentinel): tokens for span, tokens in zip(spans, filled, strict=True)}
     blocks = []
     for number, sample in enumerate(samples):
         words = [f"[{sample.objective}, {sample.language}]"]
@@ -62,7 +65,7 @@ def reconstruct(model: DeltaLM, samples: Sequence[Sample], tokenizer: Tokenizer,
                 continue
             words.append(tokenizer.decode(run))
             run = []
-            model_text = tokenizer.decode(filled[number, token])
+            model_text = tokenizer.decode(filled_at[number, token])
             words.append(f"[{tokenizer.decode(cut_out[token])} → {model_text}]")
         words.append(tokenizer.decode(run))
         blocks.append(" ".join(word for word in words if word))

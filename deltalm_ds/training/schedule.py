@@ -14,17 +14,16 @@ def learning_rate_at(
     warmup_steps: int,
     total_steps: int,
     schedule: ScheduleName,
-    start: float = 0.0,
 ) -> float:
     """The rate of optimizer step `step`, counted from 0.
 
-    Warm-up rises from `start` to `peak` over `warmup_steps` steps. Then "linear" falls to zero after
+    Warm-up rises from 0 to `peak` over `warmup_steps` steps. Then "linear" falls to zero after
     `total_steps`; "inverse-square-root" falls as peak · √(warmup_steps / step) (Vaswani et al., 2017,
     section 5.3, in fairseq's form).
     """
     done = step + 1
     if done <= warmup_steps:
-        return start + (peak - start) * done / warmup_steps
+        return peak * done / warmup_steps
     if schedule == "inverse-square-root":
         return float(peak * (max(warmup_steps, 1) / done) ** 0.5)
     return peak * max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))

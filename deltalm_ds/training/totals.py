@@ -12,7 +12,7 @@ from deltalm_ds.data.batches import PackedBatch
 from deltalm_ds.data.samples import GroupName
 from deltalm_ds.ops import IGNORE, CrossEntropy
 
-_COUNTS = ("samples", "source_tokens", "target_tokens", "flops", "loss", "waited_seconds")
+_COUNTS = ("samples", "source_tokens", "target_tokens", "flops", "loss", "seconds", "waited_seconds")
 
 
 class Totals:
@@ -51,6 +51,10 @@ class Totals:
         """One count."""
         return float(self.counts[_COUNTS.index(name)])
 
+    def counts_of(self, *names: str) -> Tensor:
+        """A copy of some counts, float64 [names]."""
+        return self.counts[[_COUNTS.index(name) for name in names]]
+
     def losses(self) -> dict[str, float]:
         """Negative log-likelihood in nats a token: of all, by objective and by language."""
         nll, tokens = self.by_group.tolist()
@@ -63,11 +67,15 @@ class Totals:
         return {name: total / count for name, (total, count) in sums.items() if count}
 
     def to_state(self) -> dict[str, Any]:
-        """Plain numbers for a checkpoint, exact."""
-        return {"by_group": self.by_group.tolist(), "counts": self.counts.tolist()}
+        """Names and plain numbers for a checkpoint, exact."""
+        return {
+            "groups": [list(group) for group in self.groups],
+            "by_group": self.by_group.tolist(),
+            "counts": self.counts.tolist(),
+        }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """The inverse of `to_state`; sums of a run with other groups begin anew."""
-        if len(state["by_group"][0]) == len(self.groups):
+        """The inverse of `to_state`; sums of other groups, or of unnamed ones, begin anew."""
+        if state.get("groups") == [list(group) for group in self.groups]:
             self.by_group.copy_(torch.tensor(state["by_group"], dtype=torch.float64))
             self.counts.copy_(torch.tensor(state["counts"], dtype=torch.float64))

@@ -18,7 +18,7 @@ from deltalm_ds.data.samples import GroupName
 from deltalm_ds.model import DeltaLMConfig, DropoutState
 from deltalm_ds.training.checkpoint_folder import RunState
 from deltalm_ds.training.checkpoints import CheckpointStore
-from deltalm_ds.training.distributed import Process, sum_over_ranks
+from deltalm_ds.training.distributed import Process, on_first, sum_over_ranks
 from deltalm_ds.training.engine import Engine, StepOutcome
 from deltalm_ds.training.flops import Peak, training_flops
 from deltalm_ds.training.monitor import Monitor, duration, say
@@ -26,6 +26,10 @@ from deltalm_ds.training.schedule import learning_rate_at
 from deltalm_ds.training.settings import PretrainSettings
 from deltalm_ds.training.totals import Totals
 from deltalm_ds.training.validation import Validator
+from deltalm_ds.weights import save_own
+
+MODEL = "model"
+"""Folder in a run's output with the model that it trained."""
 
 
 @dataclass
@@ -86,7 +90,7 @@ class Trainer:
         last = self.settings.steps
         if self.settings.stop_after is not None:
             last = min(last, self.progress.step + self.settings.stop_after)
-        clock = _Clock(self.progress.step)
+        self._clock = _Clock(self.progress.step)
         waited = 0.0
         steps: Iterator[StepBatches] = iter(self.loader)
         while self.progress.step < last:
@@ -96,11 +100,13 @@ class Trainer:
             outcome, learning_rate = self._run_step(batches)
             step = self.progress.step
             if step % monitoring.log_every == 0 or step == last:
-                self._record(outcome, learning_rate, clock)
+                self._record(outcome, learning_rate)
             if step == last or (monitoring.validate_every and step % monitoring.validate_every == 0):
                 self._validate()
             if step == last or step % monitoring.save_every == 0:
                 self._save()
+        if self.progress.step == self.settings.steps:
+            self._save_model()
 
     def _run_step(self, batches: StepBatches) -> tuple[StepOutcome, float]:
         settings, device = self.settings, self.process.device
@@ -141,10 +147,11 @@ class Trainer:
             )
         return outcome, learning_rate
 
-    def _record(self, outcome: StepOutcome, learning_rate: float, clock: _Clock) -> None:
+    def _record(self, outcome: StepOutcome, learning_rate: float) -> None:
         """Write a record of the steps since the last one and begin new sums."""
-        (waited,) = sum_over_ranks(self.totals.counts[-1:].clone()).tolist()
-        seconds = clock.lap()
+        waited = float(sum_over_ranks(self.totals.counts_of("waited_seconds")))
+        self.totals.add_counts(seconds=self._clock.lap())
+        seconds = self.totals.count("seconds")
         totals, self.totals = self.totals, Totals(self._groups, self.process.device)
         if self.monitor is None:
             return
@@ -155,22 +162,23 @@ class Trainer:
             "loss": totals.count("loss") / max(1.0, totals.count("target_tokens")),
             **totals.losses(),
             "learning_rate": learning_rate,
-            "gradient_norm": _finite(outcome.gradient_norm),
+            "gradient_norm": outcome.gradient_norm,
             "loss_scale": outcome.loss_scale,
             "skipped_steps": self.progress.skipped_steps,
             "samples": self.progress.next_position,
             "tokens_per_second": tokens / seconds,
             "samples_per_second": totals.count("samples") / seconds,
             "model_flop_utilisation": flops / seconds / (self.peak.tflops * 1e12 * world_size),
+            "peak_tflops": self.peak.tflops,
             "memory_gib": _peak_memory_gib(self.process.device),
             "data_wait_share": waited / (seconds * world_size),
         }
         self.monitor.record(self.progress.step, "train", values)
-        self._say(self._progress_line(values, clock))
+        self._say(self._progress_line(values))
 
-    def _progress_line(self, values: dict[str, Any], clock: _Clock) -> str:
+    def _progress_line(self, values: dict[str, Any]) -> str:
         steps = self.settings.steps or 0
-        left = clock.seconds_per_step(self.progress.step) * (steps - self.progress.step)
+        left = self._clock.seconds_per_step(self.progress.step) * (steps - self.progress.step)
         skipped = f"  skipped {self.progress.skipped_steps}" if self.progress.skipped_steps else ""
         objectives = ", ".join(
             f"{group} {values[f'nll/{group}']:.3f}"
@@ -179,12 +187,15 @@ class Trainer:
         )
         return (
             f"step {self.progress.step:,}/{steps:,}  loss {values['loss']:.4f} ({objectives})  "
-            f"lr {values['learning_rate']:.2e}  norm {values['gradient_norm'] or float('inf'):.2f}  "
+            f"lr {values['learning_rate']:.2e}  norm {values['gradient_norm']:.2f}  "
             f"{values['tokens_per_second']:,.0f} tokens/s  MFU {values['model_flop_utilisation']:.1%}  "
             f"data wait {values['data_wait_share']:.1%}{skipped}  left {duration(left)}"
         )
 
     def _validate(self) -> None:
+        if self.validator.is_empty:
+            self._say("no validation: the data have no validation samples")
+            return
         report = self.validator.run(self.engine)
         if self.monitor is not None:
             self.monitor.record(self.progress.step, "validation", report.values)
@@ -195,6 +206,7 @@ class Trainer:
 
     def _save(self) -> None:
         start = time.perf_counter()
+        self.totals.add_counts(seconds=self._clock.lap())
         folder = self.store.save(
             RunState(
                 step=self.progress.step,
@@ -212,6 +224,13 @@ class Trainer:
             )
         )
         self._say(f"saved {folder} in {time.perf_counter() - start:.1f} s")
+
+    def _save_model(self) -> None:
+        """Leave the trained model as a folder that --from and `DeltaLM.from_pretrained` read."""
+        weights = self.engine.full_weights()
+        folder = self.output / MODEL
+        on_first(lambda: save_own(_Trained(self.model_config, weights), folder))
+        self._say(f"the trained model is in {folder}: new runs start from it by --from")
 
     def _learning_rate(self, step: int) -> float:
         settings = self.settings.optimizer_settings
@@ -231,6 +250,17 @@ class Trainer:
             say(text)
 
 
+@dataclass
+class _Trained:
+    """A model as saving wants it."""
+
+    config: DeltaLMConfig
+    weights: dict[str, torch.Tensor]
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.weights
+
+
 class _Clock:
     """Time of this process's steps, everything between them included."""
 
@@ -246,11 +276,6 @@ class _Clock:
     def seconds_per_step(self, step: int) -> float:
         """Mean over this process's steps so far."""
         return (time.perf_counter() - self._start) / max(1, step - self._first_step)
-
-
-def _finite(value: float) -> float | None:
-    """None for what JSON cannot hold."""
-    return value if abs(value) < float("inf") else None
 
 
 def _peak_memory_gib(device: torch.device) -> float:

@@ -80,6 +80,11 @@ class Validator:
                 part = slice(start, start + samples_at_once)
                 self._batches.append((same[part], other[part]))
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to validate on."""
+        return not self._batches
+
     def run(self, engine: Engine) -> ValidationReport:
         """Validate the engine's model; called by all processes together."""
         sums = torch.zeros(5, len(self.groups), dtype=torch.float64, device=self.process.device)

@@ -175,6 +175,8 @@ def results(tmp_path_factory, small_corpus):
         folder / "more rows"
     )
     case("starting weights", **{"from": weights})
+    case("resumed from starting weights", output=cases["starting weights"]["output"], steps=2, resume=None)
+    case("a file in place of the output", output=deepspeed_config / "run")
     case("weights of another vocabulary", **{"from": folder / "more rows"})
     # A good run, one that would overwrite it, and one that resumes it as another model.
     case("good")
@@ -196,6 +198,7 @@ EXPECTED = {
     **{name: words for name, (_, words) in OPTIONS.items()},
     "weights of another vocabulary": "vocabulary_rows",
     "full disk": "no space",
+    "a file in place of the output": "Not a directory",
     "again": "--resume",
     "another model": "width",
     "other data settings": "objectives",
@@ -221,14 +224,20 @@ def test_the_run_that_mistakes_were_made_on_is_whole(results):
     assert (output / "checkpoints" / "latest").read_text() == "step_1\n"
     run = json.loads((output / "checkpoints" / "step_1" / "run.json").read_text())
     assert run["step"] == 1
+    model = DeltaLM.from_pretrained(output / "model")
+    assert model.config.to_dict() == json.loads((output / "config.json").read_text())
 
 
-def test_a_run_starts_from_weights_and_says_so(results):
+def test_a_run_starts_from_weights_and_says_so_and_goes_on(results):
     code, said, _, output = results["starting weights"]
     assert code == 0, said
+    assert "encoder" in said
+    code, said, left, _ = results["resumed from starting weights"]
+    assert code == 0, said
+    assert "settings changed since step_1: steps is 1 there, 2 here" in said
+    assert left == ["latest", "step_1", "step_2"]
     config = json.loads((output / "config.json").read_text())
     assert (config["width"], config["num_encoder_layers"]) == (32, 3)
-    assert "encoder" in said
 
 
 def test_the_module_form_says_help_and_refuses_unknown_options():

@@ -12,7 +12,7 @@ from deltalm_ds.data.batches import pack_samples
 from deltalm_ds.data.loader import to_tensors
 from deltalm_ds.data.objectives import Example
 from deltalm_ds.data.samples import Sample
-from deltalm_ds.model import DeltaLM, DeltaLMConfig, DropoutState, PackedTokens
+from deltalm_ds.model import DeltaLM, DeltaLMConfig, DropoutState, PackedTokens, Recomputation
 from deltalm_ds.training.deepspeed_config import RequestedBatch, read_deepspeed_config
 from deltalm_ds.training.distributed import join_processes, sum_over_ranks
 from deltalm_ds.training.engine import Engine
@@ -72,7 +72,7 @@ def reference_gradients():
     return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
-def made_engine(folder, stage, dtype, accumulation, world_size, optimizer=None, **more):
+def made_engine(folder, stage, dtype, accumulation, world_size, optimizer=None, recompute_every=0, **more):
     """An engine of a configuration file in `folder`."""
     content = {
         "train_batch_size": NUM_SAMPLES,
@@ -93,6 +93,7 @@ def made_engine(folder, stage, dtype, accumulation, world_size, optimizer=None, 
     )
     let_deepspeed_run_fp16()
     model = made_model()
+    model.recomputation = Recomputation(recompute_every)
     made = optimizer(model) if optimizer else torch.optim.SGD(model.parameters(), lr=1.0)
     return Engine(model, made, config)
 
@@ -118,9 +119,13 @@ def gradient_errors(folder, cases):
     reference = reference_gradients()
     largest = max(gradient.norm() for gradient in reference.values())
     errors = []
-    for stage, dtype, accumulation, tolerance in cases:
-        engine = made_engine(Path(folder), stage, dtype, accumulation, world_size)
-        update, found = engine._update, {}
+    for stage, dtype, accumulation, tolerance, recompute_every in cases:
+        engine = made_engine(
+            Path(folder), stage, dtype, accumulation, world_size, recompute_every=recompute_every
+        )
+        update, found, calls = engine._update, {}, []
+        for layer in (engine.module.encoder.layers[-1], engine.module.decoder.blocks[-1]):
+            layer.register_forward_pre_hook(lambda layer, inputs, calls=calls: calls.append(layer))
 
         def capture(engine=engine, update=update, found=found):
             for name, parameter in engine.module.named_parameters():
@@ -140,6 +145,7 @@ def gradient_errors(folder, cases):
                 ),
                 "norm": abs(outcome.gradient_norm / float(total) - 1),
                 "applied": outcome.applied,
+                "layer_calls": len(calls),
             }
         )
         engine.deepspeed.destroy()
@@ -147,20 +153,23 @@ def gradient_errors(folder, cases):
 
 
 CASES = [
-    (stage, dtype, accumulation, 1e-5 if dtype == "fp32" else 2e-2)
+    (stage, dtype, accumulation, 1e-5 if dtype == "fp32" else 2e-2, 0)
     for stage in (0, 1, 2, 3)
     for dtype in ("fp32", "bf16")
     for accumulation in (1, 3)
 ]
+RECOMPUTED = [(2, "bf16", 3, 2e-2, 1), (3, "fp32", 1, 1e-5, 1), (3, "bf16", 3, 2e-2, 1)]
 
 
-@pytest.mark.parametrize("num_processes", [1, 2])
-def test_gradients_equal_one_fp32_process(tmp_path, num_processes):
-    outcomes = run_distributed(gradient_errors, num_processes, folder=str(tmp_path), cases=CASES)
-    for case, errors in zip(CASES, outcomes[0].value, strict=True):
+@pytest.mark.parametrize(("num_processes", "cases"), [(1, CASES), (2, CASES + RECOMPUTED)])
+def test_gradients_equal_one_fp32_process(tmp_path, num_processes, cases):
+    outcomes = run_distributed(gradient_errors, num_processes, folder=str(tmp_path), cases=cases)
+    for case, errors in zip(cases, outcomes[0].value, strict=True):
         assert errors["gradient"] <= 1, (case, errors)
         assert errors["norm"] < (1e-5 if case[1] == "fp32" else 2e-2), (case, errors)
         assert errors["applied"], case
+        _, _, accumulation, _, recompute_every = case
+        assert errors["layer_calls"] == 2 * accumulation * (1 + recompute_every), case
 
 
 def skipped_steps(folder, cases):
@@ -174,7 +183,7 @@ def skipped_steps(folder, cases):
         engine.set_learning_rate(0.1)
 
         def weights(engine=engine):
-            return engine.module.encoder.layers[0].attention.query_weight.detach().clone()
+            return engine.full_weights()["encoder.layers.0.attention.query_weight"]
 
         before = weights()
         poisoned, _ = run_step(engine, made_samples(), 1, label_smoothing=float("nan"))
@@ -188,7 +197,8 @@ def skipped_steps(folder, cases):
 
 
 def test_a_step_that_is_not_finite_is_skipped_and_said(tmp_path):
-    cases = [(0, "fp32"), (0, "bf16"), (1, "fp32"), (2, "fp16"), (2, "bf16")]
+    cases = [(0, "fp32"), (0, "bf16"), (1, "fp32"), (1, "bf16"), (2, "fp16"), (2, "bf16")]
+    cases += [(3, "fp32"), (3, "bf16"), (3, "fp16")]
     (outcome,) = run_distributed(skipped_steps, 1, folder=str(tmp_path), cases=cases)
     assert outcome.value == [[False, True, True, True]] * len(cases)
 

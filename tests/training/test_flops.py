@@ -1,15 +1,17 @@
+import numpy as np
 import pytest
 import torch
 
 from deltalm_ds.model import DeltaLMConfig
+from deltalm_ds.training import flops
 from deltalm_ds.training.flops import Peak, peak_of, training_flops
 
 
 @pytest.mark.parametrize(("preset", "gigaflops"), [("base", 500), ("large", 1456)])
 def test_a_pretraining_sample_costs_what_the_formula_says(preset, gigaflops):
     """512 source and 114 target tokens; rounded to whole GFLOP."""
-    flops = training_flops(DeltaLMConfig.preset(preset), torch.tensor([512]), torch.tensor([114]), 114)
-    assert flops / 1e9 == pytest.approx(gigaflops, rel=0.01)
+    count = training_flops(DeltaLMConfig.preset(preset), torch.tensor([512]), torch.tensor([114]), 114)
+    assert count / 1e9 == pytest.approx(gigaflops, rel=0.01)
 
 
 def test_attention_is_counted_by_sequence():
@@ -20,8 +22,45 @@ def test_attention_is_counted_by_sequence():
     assert together - halves == pytest.approx(3 * saved)
 
 
+def test_lengths_may_be_arrays_of_the_host():
+    config = DeltaLMConfig.preset("base")
+    lengths = np.array([512, 200], dtype=np.int32), np.array([114, 31], dtype=np.int32)
+    of_tensors = training_flops(config, *map(torch.from_numpy, lengths), 145)
+    assert training_flops(config, *lengths, 145) == of_tensors
+
+
 def test_the_peak_of_an_unknown_device_is_measured_and_named():
     peak = peak_of(torch.device("cpu"), torch.float32)
     assert isinstance(peak, Peak)
     assert peak.tflops > 0
     assert "measured" in peak.name
+
+
+@pytest.mark.parametrize(
+    ("name", "tflops"),
+    [
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("NVIDIA H100 80GB HBM3", 989.4),
+        ("NVIDIA H100 NVL", 835.5),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA H200", 989.4),
+        ("NVIDIA H200 NVL", 835.5),
+        ("NVIDIA GH200 480GB", 989.4),
+        ("NVIDIA B200", 2250),
+        ("NVIDIA GB200", 2500),
+    ],
+)
+def test_the_peak_of_a_known_gpu_is_that_of_its_data_sheet(monkeypatch, name, tflops):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    peak = peak_of(torch.device("cuda"), torch.bfloat16)
+    assert peak.tflops == tflops
+    assert peak.name.startswith("data sheet")
+
+
+@pytest.mark.parametrize("name", ["NVIDIA RTX A1000", "NVIDIA GB300"])
+def test_a_gpu_is_not_known_by_a_part_of_a_word(monkeypatch, name):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: name)
+    monkeypatch.setattr(flops, "calculation_dtype", lambda tensor: torch.bfloat16)
+    monkeypatch.setattr(flops, "_measure_matrix_product", lambda device, dtype: 12.0)
+    monkeypatch.setattr(torch, "empty", lambda *size, **options: None)  # there may be no GPU here
+    assert peak_of(torch.device("cuda"), torch.bfloat16).tflops == 12

@@ -24,11 +24,6 @@ def test_inverse_square_root_halves_when_the_steps_are_four_times_the_warmup():
     assert learning_rate_at(399, schedule="inverse-square-root", **RUN) == pytest.approx(1e-4)
 
 
-def test_warmup_can_start_above_zero():
-    rates = [learning_rate_at(s, schedule="linear", start=1e-7, **RUN) for s in (0, 99)]
-    assert rates == pytest.approx([1e-7 + (2e-4 - 1e-7) / 100, 2e-4])
-
-
 def test_no_warmup():
     rate = learning_rate_at(0, peak=1.0, warmup_steps=0, total_steps=10, schedule="linear")
     assert rate == pytest.approx(1.0)
