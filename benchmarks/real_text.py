@@ -4,7 +4,8 @@
 
 prepares the text with a tokenizer of 16,000 pieces, trains the tiny model from nothing in two processes with
 ZeRO-2, and then demands of the last validation, for both objectives and counting no sentinels: a loss below
-the tokens' own unigram entropy, and at least 0.1 nat below that with another sample's source.
+the tokens' own unigram entropy, and at least 0.1 nat below that with the source of another sample of the same
+language.
 """
 
 from __future__ import annotations
@@ -32,8 +33,8 @@ class Settings:
     """Folders or files as `deltalm_ds.prepare` takes them, with sentence pairs among them."""
     work: Path
     """Folder for the prepared data and the run; it must not hold a run already."""
-    steps: int = 2000
-    """Optimizer steps of 16 samples of 128 tokens."""
+    steps: int = 2700
+    """Optimizer steps of 16 samples of 64 tokens."""
     processes: int = 2
     """Training processes."""
 
@@ -47,9 +48,9 @@ def main(settings: Settings) -> int:
         *(Path(sys.executable).parent / "deepspeed", "--num_gpus", settings.processes),
         *("deltalm_ds/pretrain.py", "--deepspeed_config", "ds_configs/zero2.json"),
         *("--data", data, "--output", run, "--preset", "tiny", "--dropout", 0),
-        *("--steps", settings.steps, "--batch-size", 16, "--learning-rate", 0.0012),
-        *("--max-source-length", 128, "--max-target-length", 128),
-        *("--validate-every", settings.steps // 4, "--validation-samples", 48),
+        *("--steps", settings.steps, "--batch-size", 16, "--learning-rate", 0.0015),
+        *("--max-source-length", 64, "--max-target-length", 64),
+        *("--validate-every", settings.steps // 6, "--validation-samples", 96),
     ]
     start = time.monotonic()
     subprocess.run([str(part) for part in train], cwd=ROOT, check=True)

@@ -89,6 +89,14 @@ def machine(device: str) -> dict[str, str | int]:
     return described
 
 
+def hardware(device: str) -> str:
+    """A name for files: the processor's vector instructions, or the GPU."""
+    if torch.device(device).type == "cuda":
+        return re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name(device).lower())
+    capability = "amx" if "amx_bf16" in _cpu_information() else torch.backends.cpu.get_cpu_capability()
+    return f"cpu-{capability.lower()}"
+
+
 def write(folder: Path, name: str, settings: dict[str, object], results: list[Comparison]) -> str:
     """Write NAME.json and NAME.md into `folder`; returns the Markdown."""
     described = machine(str(settings["device"]))
