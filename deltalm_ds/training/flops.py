@@ -9,11 +9,10 @@ from __future__ import annotations
 import re
 import time
 from dataclasses import dataclass
-from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from deltalm_ds.model import DeltaLMConfig
 from deltalm_ds.ops.products import calculation_dtype
@@ -37,18 +36,16 @@ _NAMED_PEAKS = {
 
 def training_flops(
     config: DeltaLMConfig,
-    source_lengths: Tensor | NDArray[Any],
-    target_lengths: Tensor | NDArray[Any],
+    source_lengths: NDArray[np.integer],
+    target_lengths: NDArray[np.integer],
     num_labels: int,
 ) -> float:
     """Operations of forward and backward over packed sequences.
 
-    source_lengths, target_lengths [sequences] in tokens; `num_labels` tokens have a loss. Lengths on a GPU
-    are waited for.
+    source_lengths, target_lengths [sequences] in tokens; `num_labels` tokens have a loss.
     """
     width, feed_forward = config.width, config.feed_forward_width
-    lengths = torch.stack([torch.as_tensor(source_lengths), torch.as_tensor(target_lengths)])
-    sources, targets = lengths.cpu().double()
+    sources, targets = source_lengths.astype(np.float64), target_lengths.astype(np.float64)
     num_sources, num_targets = float(sources.sum()), float(targets.sum())
     encoder = 2 * num_sources * (4 * width**2 + 2 * width * feed_forward)
     encoder += 4 * float((sources**2).sum()) * width

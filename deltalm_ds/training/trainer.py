@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from deltalm_ds.data.batches import StepBatches
@@ -124,12 +125,13 @@ class Trainer:
         of_step = Totals(self._groups, device)
         for batch, sums in zip(micro_batches, losses, strict=True):
             of_step.add_losses(batch, sums)
+        for on_host in batches.micro_batches:  # whose lengths need no wait for the device
             of_step.add_counts(
                 flops=training_flops(
                     self.model_config,
-                    batch.source_cumulative_lengths.diff(),
-                    batch.target_cumulative_lengths.diff(),
-                    batch.num_target_tokens,
+                    np.diff(on_host.source_cumulative_lengths),
+                    np.diff(on_host.target_cumulative_lengths),
+                    on_host.num_target_tokens,
                 )
             )
         of_step.add_counts(source_tokens=batches.num_source_tokens, target_tokens=batches.num_target_tokens)

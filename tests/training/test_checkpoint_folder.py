@@ -29,7 +29,6 @@ STATE = RunState(
     dtype="bf16",
     fingerprint={"data": "abc"},
     model_config={"width": 8},
-    epochs={"fr": 1},
     settings={"seed": 3},
     monitoring={"totals": [0.1]},
 )
