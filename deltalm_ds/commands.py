@@ -75,7 +75,7 @@ def run(command: str, main: Callable[[], int | None]) -> None:
         _print_error(command, "interrupted")
         code = 130
     except BrokenPipeError:  # the reader of our output, `head` for example, has left
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        forget_reader()
         code = 0
     except OSError as error:
         if error.errno not in _MISTAKES_WITH_FILES:
@@ -84,6 +84,11 @@ def run(command: str, main: Callable[[], int | None]) -> None:
         _print_error(command, f"{where}: {error.strerror}; free space or name another place")
         code = EXIT_USER_ERROR
     sys.exit(code)
+
+
+def forget_reader() -> None:
+    """After a BrokenPipeError: let what is still to be written to stdout go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_error(command: str, message: str) -> None:

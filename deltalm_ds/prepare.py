@@ -21,7 +21,7 @@ from typing import Literal
 import tyro
 from tqdm import tqdm
 
-from deltalm_ds.commands import parse, run
+from deltalm_ds.commands import forget_reader, parse, run
 from deltalm_ds.data.builder import ValidationSplit, build_sources
 from deltalm_ds.data.corpus import Corpus
 from deltalm_ds.data.manifest import MANIFEST_NAME, Manifest, TokenizerEntry
@@ -251,8 +251,13 @@ def main() -> None:
     settings = parse(PrepareSettings, "prepare")
     try:
         prepare(settings, partial(print, flush=True))
-    except BrokenPipeError:  # of what is said, and not of what is written
-        raise
+    except BrokenPipeError as error:  # of what is said, and not of what is written
+        if (settings.output / MANIFEST_NAME).is_file():
+            raise
+        forget_reader()
+        raise UserError(
+            "the reader of this command's output left before the folder was finished; nothing was written"
+        ) from error
     except OSError as error:  # no space, no permission: the user's to mend, and nothing half written is left
         raise UserError(
             f"{error.filename or settings.output}: {error.strerror or error}; nothing was written"

@@ -308,6 +308,20 @@ def test_a_reader_of_the_output_that_has_left_is_no_failed_write(
     Corpus.open(output, verify=True)
 
 
+def test_a_reader_that_leaves_at_once_ends_the_command_and_is_named(text: Path, tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "deltalm_ds.prepare", str(text), "--output", str(tmp_path / "corpus")]
+    done = subprocess.run(
+        [*command, "--vocabulary-size", "90"], stdout=writing, stderr=subprocess.PIPE, text=True
+    )
+    os.close(writing)
+    assert done.returncode == 2
+    (said,) = done.stderr.splitlines()
+    assert "left before the folder was finished; nothing was written" in said
+    assert not (tmp_path / "corpus").exists()
+
+
 def test_the_command_and_its_exit_codes(text: Path, tmp_path: Path) -> None:
     done = run_command(
         text,
