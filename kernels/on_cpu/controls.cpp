@@ -1,0 +1,5 @@
+/* How the library for the CPU runs blocks and threads, for tests to set; see threads.h. */
+#include "threads.h"
+
+extern "C" void deltalm_shuffle_threads(uint32_t seed) { on_cpu::shuffle_seed = seed; }
+extern "C" void deltalm_begin_at_block(int64_t number) { on_cpu::first_block = number; }
