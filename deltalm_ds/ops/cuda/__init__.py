@@ -1,0 +1,1 @@
+"""The fused GPU kernels of `kernels/`, called from Python."""

@@ -1,0 +1,332 @@
+"""The compiled GPU kernels as functions of tensors.
+
+Every function checks its arguments before the launch: a ValueError names the argument and what it must be.
+What CUDA reports is a RuntimeError with the kernel's name. Work goes to torch's current stream, outputs are
+new tensors but where a function says that it works in place, and equal inputs give equal bits.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from deltalm_ds.ops.philox import Dropout
+
+HEAD_WIDTH = 64
+"""The width of attention heads that the kernels are made for."""
+MAX_NORM_WIDTH = 2048
+"""The most features of a LayerNorm."""
+
+_CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+_HALVES = (torch.bfloat16, torch.float16)
+_ALIGNMENT = 16  # bytes of one load
+_MAX_PARTS = 512  # as in column_sums.h
+_LEAST_TOKENS_A_PART = 16
+
+
+class _Dropout(ctypes.Structure):
+    """struct Dropout of kernels/dropout.h."""
+
+    _fields_ = [
+        ("seed", ctypes.c_uint32),
+        ("place", ctypes.c_uint32),
+        ("step", ctypes.c_uint32),
+        ("threshold", ctypes.c_uint32),
+        ("scale", ctypes.c_float),
+        ("sample_of_token", ctypes.c_void_p),
+        ("index_of_token", ctypes.c_void_p),
+    ]
+
+
+class Kernels:
+    """The functions of one compiled library.
+
+    `device_type` is where its tensors live: "cuda", or "cpu" for the library that tests compile for the CPU.
+    """
+
+    def __init__(self, library: ctypes.CDLL, device_type: str = "cuda") -> None:
+        self._library = library
+        self._device_type = device_type
+
+    def attention(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        cumulative_lengths_q: Tensor,
+        cumulative_lengths_k: Tensor,
+        max_length_q: int,
+        max_length_k: int,
+        causal: bool,
+    ) -> tuple[Tensor, Tensor]:
+        """`ops.attention` for heads 64 wide; also the log-sums of its scores, fp32 [heads, tokens_q]."""
+        check = _Check("attention", self._device_type)
+        _check_attention(check, query, key, value, cumulative_lengths_q, cumulative_lengths_k)
+        out = torch.empty_like(query)
+        log_sums = query.new_empty(query.shape[1], len(query), dtype=torch.float32)
+        if not out.numel():
+            return out, log_sums
+        self._call(
+            "attention",
+            *(out, log_sums, query, key, value, cumulative_lengths_q, cumulative_lengths_k),
+            *(len(cumulative_lengths_q) - 1, len(query), max_length_q, query.shape[1]),
+            *(query.shape[2] ** -0.5, int(causal), _CODES[query.dtype]),
+        )
+        return out, log_sums
+
+    def attention_backward(
+        self,
+        grad: Tensor,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        out: Tensor,
+        log_sums: Tensor,
+        cumulative_lengths_q: Tensor,
+        cumulative_lengths_k: Tensor,
+        max_length_q: int,
+        max_length_k: int,
+        causal: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The gradients of query, key and value, from what `attention` was given and gave."""
+        check = _Check("attention_backward", self._device_type)
+        _check_attention(check, query, key, value, cumulative_lengths_q, cumulative_lengths_k)
+        check.like("grad", grad, query)
+        check.like("out", out, query)
+        check.tensor("log_sums", log_sums, (torch.float32,), (query.shape[1], len(query)))
+        gradients = torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+        deltas = torch.empty_like(log_sums)
+        self._call(
+            "attention_backward",
+            *(*gradients, deltas, grad, query, key, value, out, log_sums),
+            *(cumulative_lengths_q, cumulative_lengths_k, len(cumulative_lengths_q) - 1, len(query)),
+            *(max_length_q, max_length_k, query.shape[1]),
+            *(query.shape[2] ** -0.5, int(causal), _CODES[query.dtype]),
+        )
+        return gradients
+
+    def add_norm(
+        self,
+        x: Tensor,
+        bias: Tensor,
+        residual: Tensor,
+        gamma: Tensor | None,
+        beta: Tensor | None,
+        epsilon: float,
+        dropout: Dropout | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """LayerNorm(sum), sum = residual + dropout(x + bias), and fp32 mean and 1/deviation [tokens] of sum.
+
+        Without gamma only sum counts, and stands in place of the LayerNorm too.
+        """
+        check = _Check("add_norm", self._device_type)
+        _check_norm(check, x, bias, residual, gamma, beta, dropout)
+        total = torch.empty_like(x)
+        out = total if gamma is None else torch.empty_like(x)
+        mean, rstd = (x.new_empty(len(x), dtype=torch.float32) for _ in range(2))
+        self._call(
+            "add_norm",
+            *(out, total, mean, rstd, x, bias, residual, gamma, beta),
+            *(float(epsilon), dropout or NO_DROPOUT, *x.shape, _CODES[x.dtype]),
+        )
+        return out, total, mean, rstd
+
+    def add_norm_backward(
+        self,
+        grad: Tensor,
+        total: Tensor | None,
+        mean: Tensor | None,
+        rstd: Tensor | None,
+        gamma: Tensor | None,
+        dropout: Dropout | None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Gradients of x, bias, residual, gamma and beta of `add_norm`, which gave total, mean and rstd."""
+        check = _Check("add_norm_backward", self._device_type)
+        check.tensor("grad", grad, tuple(_CODES), (None, None))
+        _check_width(check, grad)
+        if gamma is not None:
+            check.given("total", total)
+            check.like("total", total, grad)
+            check.tensor("gamma", gamma, (grad.dtype,), (grad.shape[1],))
+            for name, tensor in (("mean", mean), ("rstd", rstd)):
+                check.tensor(name, tensor, (torch.float32,), (len(grad),))
+        check.dropout(dropout, len(grad))
+        grad_total = grad if gamma is None else torch.empty_like(grad)
+        grad_x = grad_total if dropout is None else torch.empty_like(grad)
+        grad_bias, grad_gamma, grad_beta = (
+            grad.new_empty(grad.shape[1]) if wanted else None
+            for wanted in (True, gamma is not None, gamma is not None)
+        )
+        self._call(
+            "add_norm_backward",
+            *(grad_total, grad_x, grad_bias, grad_gamma, grad_beta, _part_sums(grad, 3)),
+            *(grad, total, mean, rstd, gamma, dropout or NO_DROPOUT, *grad.shape, _CODES[grad.dtype]),
+        )
+        assert grad_bias is not None
+        return grad_x, grad_bias, grad_total, grad_gamma, grad_beta
+
+    def gelu(self, x: Tensor, bias: Tensor) -> Tensor:
+        """GELU(x + bias); x [tokens, features], bias [features]."""
+        check = _Check("gelu", self._device_type)
+        _check_gelu(check, x, bias)
+        out = torch.empty_like(x)
+        self._call("gelu", out, x, bias, *x.shape, _CODES[x.dtype])
+        return out
+
+    def gelu_backward(self, grad: Tensor, x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradient of bias, and GELU(x + bias) once more; grad becomes the gradient of x in place."""
+        check = _Check("gelu_backward", self._device_type)
+        _check_gelu(check, x, bias)
+        check.like("grad", grad, x)
+        grad_bias, out = torch.empty_like(bias), torch.empty_like(x)
+        outputs = (grad, grad_bias, out, _part_sums(grad, 1))
+        self._call("gelu_backward", *outputs, x, bias, *x.shape, _CODES[x.dtype])
+        return grad_bias, out
+
+    def cross_entropy(
+        self, logits: Tensor, labels: Tensor, on_target: float, on_all: float, with_gradient: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Negative log-likelihood and loss, fp32 [tokens]; logits [tokens, classes], labels int64 [tokens].
+
+        The loss is on_target · nll + on_all · (the sum of all classes' nll), and on_target + classes · on_all
+        is 1. `with_gradient`, the gradient of the summed loss takes the logits' place.
+        """
+        check = _Check("cross_entropy", self._device_type)
+        check.tensor("logits", logits, tuple(_CODES), (None, None))
+        check.multiple_of_8("classes", logits.shape[1])
+        check.tensor("labels", labels, (torch.int64,), (len(logits),))
+        nll, loss = logits.new_empty(2, len(logits), dtype=torch.float32)
+        settings = (float(on_target), float(on_all), *logits.shape, int(with_gradient), _CODES[logits.dtype])
+        self._call("cross_entropy", logits, nll, loss, labels, *settings)
+        return nll, loss
+
+    def _call(self, name: str, *arguments: Tensor | Dropout | float | None) -> None:
+        """Launch: tensors and dropouts as pointers, float as float, int as int64, the stream last."""
+        stream = torch.cuda.current_stream().cuda_stream if self._device_type == "cuda" else 0
+        error = getattr(self._library, f"deltalm_{name}")(*map(_as_c, arguments), ctypes.c_void_p(stream))
+        if error:
+            raise RuntimeError(f"kernel {name}: CUDA error {error}")
+
+
+class _Check:
+    """Says in one line which argument of a function is wrong, and what it must be."""
+
+    def __init__(self, function: str, device_type: str) -> None:
+        self._function = function
+        self._device_type = device_type
+
+    def fail(self, name: str, must: str, found: object) -> None:
+        """Raise ValueError."""
+        raise ValueError(f"{self._function}: {name} must be {must}, not {found}")
+
+    def given(self, name: str, tensor: Tensor | None) -> None:
+        """Refuse None."""
+        if tensor is None:
+            self.fail(name, "a tensor", None)
+
+    def tensor(
+        self, name: str, tensor: Tensor | None, dtypes: Sequence[torch.dtype], shape: Sequence[int | None]
+    ) -> None:
+        """Refuse all but a contiguous, aligned tensor of one of these dtypes and this shape (None: any)."""
+        if tensor is None:
+            return self.fail(name, "a tensor", None)
+        if tensor.device.type != self._device_type:
+            self.fail(name, f"on a {self._device_type} device", f"on {tensor.device}")
+        if tensor.dtype not in dtypes:
+            self.fail(name, " or ".join(map(str, dtypes)), tensor.dtype)
+        sizes = tuple(tensor.shape)
+        if len(sizes) != len(shape) or any(
+            want not in (None, size) for want, size in zip(shape, sizes, strict=True)
+        ):
+            self.fail(name, f"of shape {[('any' if want is None else want) for want in shape]}", list(sizes))
+        if not tensor.is_contiguous():
+            self.fail(name, "contiguous", f"of strides {tensor.stride()}")
+        if tensor.data_ptr() % _ALIGNMENT:
+            self.fail(name, f"aligned to {_ALIGNMENT} bytes", f"at {tensor.data_ptr():#x}")
+        return None
+
+    def like(self, name: str, tensor: Tensor | None, other: Tensor) -> None:
+        """Refuse all but the dtype and shape of another."""
+        self.tensor(name, tensor, (other.dtype,), tuple(other.shape))
+
+    def multiple_of_8(self, name: str, size: int) -> None:
+        """Refuse sizes that loads of 16 bytes do not fit."""
+        if size % 8:
+            self.fail(name, "a multiple of 8", size)
+
+    def dropout(self, dropout: Dropout | None, num_tokens: int) -> None:
+        """Refuse counters of other tokens."""
+        if dropout is not None:
+            for name in ("sample_of_token", "index_of_token"):
+                self.tensor(f"dropout.{name}", getattr(dropout, name), (torch.int64,), (num_tokens,))
+
+
+def _check_attention(
+    check: _Check, query: Tensor, key: Tensor, value: Tensor, lengths_q: Tensor, lengths_k: Tensor
+) -> None:
+    check.tensor("query", query, _HALVES, (None, None, HEAD_WIDTH))
+    check.tensor("key", key, (query.dtype,), (None, query.shape[1], HEAD_WIDTH))
+    check.like("value", value, key)
+    check.tensor("cumulative_lengths_q", lengths_q, (torch.int32,), (None,))
+    if not len(lengths_q):
+        check.fail("cumulative_lengths_q", "of at least one number", "empty")
+    check.like("cumulative_lengths_k", lengths_k, lengths_q)
+
+
+def _check_norm(
+    check: _Check,
+    x: Tensor,
+    bias: Tensor,
+    residual: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    dropout: Dropout | None,
+) -> None:
+    check.tensor("x", x, tuple(_CODES), (None, None))
+    _check_width(check, x)
+    check.like("residual", residual, x)
+    check.tensor("bias", bias, (x.dtype,), (x.shape[1],))
+    if gamma is not None:
+        check.like("gamma", gamma, bias)
+        check.like("beta", beta, bias)
+    check.dropout(dropout, len(x))
+
+
+def _check_width(check: _Check, x: Tensor) -> None:
+    check.multiple_of_8("features", x.shape[1])
+    if x.shape[1] > MAX_NORM_WIDTH:
+        check.fail("features", f"at most {MAX_NORM_WIDTH}", x.shape[1])
+
+
+def _check_gelu(check: _Check, x: Tensor, bias: Tensor) -> None:
+    check.tensor("x", x, tuple(_CODES), (None, None))
+    check.multiple_of_8("features", x.shape[1])
+    check.tensor("bias", bias, (x.dtype,), (x.shape[1],))
+
+
+def _part_sums(grad: Tensor, num_sums: int) -> Tensor:
+    """Workspace for sums over tokens, one row of them a part."""
+    tokens_a_part = max(_LEAST_TOKENS_A_PART, -(-len(grad) // _MAX_PARTS))
+    num_parts = -(-len(grad) // tokens_a_part)
+    return grad.new_empty(num_parts, num_sums, grad.shape[1], dtype=torch.float32)
+
+
+NO_DROPOUT = _Dropout()
+
+
+def _as_c(value: Tensor | Dropout | _Dropout | float | None) -> object:
+    if value is None:
+        return None
+    if isinstance(value, Tensor):
+        return ctypes.c_void_p(value.data_ptr())
+    if isinstance(value, _Dropout):
+        return ctypes.byref(value)
+    if isinstance(value, Dropout):
+        seed, place = value.key
+        # The tensors stay alive in `value`, which the caller holds; the kernel gets a copy of the structure.
+        tokens = value.sample_of_token.data_ptr(), value.index_of_token.data_ptr()
+        return ctypes.byref(_Dropout(seed, place, value.step, value.drop_threshold, value.scale, *tokens))
+    return ctypes.c_float(value) if isinstance(value, float) else ctypes.c_int64(value)

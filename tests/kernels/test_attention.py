@@ -1,0 +1,141 @@
+"""Attention on the CPU by the GPU's sources: values, gradients, lengths, offsets, determinism."""
+
+import pytest
+import torch
+from references import assert_close, attention, exact
+
+HALVES = [torch.bfloat16, torch.float16]
+LENGTHS = {
+    "one tile": ([64], [64], False),
+    "ragged, empty, single": ([5, 0, 130, 1, 3], [7, 3, 65, 1, 0], False),
+    "causal": ([64, 0, 150, 1], [64, 0, 150, 1], True),
+    "cross": ([29, 114], [200, 77], False),
+}
+
+
+def cumulative(lengths):
+    return torch.tensor([0, *torch.tensor(lengths).cumsum(0)], dtype=torch.int32)
+
+
+def made(lengths_q, lengths_k, num_heads, dtype):
+    """query, key, value, grad of the output, in that dtype."""
+    torch.manual_seed(sum(lengths_q) + num_heads)
+    counts = (sum(lengths_q), sum(lengths_k), sum(lengths_k), sum(lengths_q))
+    return [torch.randn(count, num_heads, 64).to(dtype) for count in counts]
+
+
+def check(kernels, lengths_q, lengths_k, causal, dtype, num_heads):
+    """Values and gradients against fp64; NaN beyond the end of every tensor must not come in."""
+    query, key, value, grad = made(lengths_q, lengths_k, num_heads, dtype)
+    lengths = (cumulative(lengths_q), cumulative(lengths_k), max(lengths_q), max(lengths_k))
+    out, log_sums = kernels.attention(query, key, value, *lengths, causal)
+    gradients = kernels.attention_backward(grad, query, key, value, out, log_sums, *lengths, causal)
+
+    leaves = exact(query, key, value)
+    expected, expected_log_sums = attention(*leaves, lengths_q, lengths_k, causal)
+    expected.backward(grad.double())
+    assert_close(out, expected.detach(), name="out")
+    finite = expected_log_sums.isfinite()
+    assert torch.equal(log_sums[~finite].double(), expected_log_sums[~finite].detach())
+    assert_close(log_sums[finite], expected_log_sums[finite].detach(), name="log_sums")
+    for name, found, leaf in zip(("query", "key", "value"), gradients, leaves, strict=True):
+        assert_close(found, leaf.grad, name=name)
+    return out, log_sums, *gradients
+
+
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+@pytest.mark.parametrize("lengths", LENGTHS.values(), ids=LENGTHS)
+def test_values_and_gradients(kernels, lengths, dtype):
+    check(kernels, *lengths, dtype, num_heads=2)
+
+
+def test_512_by_512(compiled):
+    check(compiled, [512], [512], False, torch.bfloat16, num_heads=1)
+
+
+def test_equal_inputs_give_equal_bits(compiled):
+    first = check(compiled, *LENGTHS["causal"], torch.bfloat16, num_heads=2)
+    compiled.shuffle_threads(3)
+    second = check(compiled, *LENGTHS["causal"], torch.bfloat16, num_heads=2)
+    compiled.shuffle_threads(0)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+def test_other_sequences_change_no_bit(compiled):
+    """A sequence alone and between others: nothing beyond its ends is read."""
+    query, key, value, grad = made([40, 70, 9], [33, 90, 20], 2, torch.bfloat16)
+
+    def run(tensors, lengths_q, lengths_k):
+        lengths = (cumulative(lengths_q), cumulative(lengths_k), max(lengths_q), max(lengths_k))
+        q, k, v, g = tensors
+        out, log_sums = compiled.attention(q, k, v, *lengths, False)
+        return out, *compiled.attention_backward(g, q, k, v, out, log_sums, *lengths, False)
+
+    alone = run([query[40:110], key[33:123], value[33:123], grad[40:110]], [70], [90])
+    for tensor, place in ((query, slice(40, 110)), (key, slice(33, 123)), (value, slice(33, 123))):
+        outside = torch.ones(len(tensor), dtype=torch.bool)
+        outside[place] = False
+        tensor[outside] = float("nan")
+    among = run([query, key, value, grad], [40, 70, 9], [33, 90, 20])
+    for one, many, place in zip(
+        alone, among, (slice(40, 110), slice(40, 110), slice(33, 123), slice(33, 123)), strict=True
+    ):
+        assert torch.equal(one, many[place])
+
+
+def check_far_offsets(kernels):
+    """A sequence that begins past 2^31 numbers: base pointers are faked, the memory before is not touched."""
+    heads, length = 1, 70
+    first = 2**31 // (heads * 64) + 3
+    query, key, value, grad = made([length], [length], heads, torch.bfloat16)
+    near = (cumulative([length]), cumulative([length]), length, length, False)
+    expected, expected_sums = kernels.attention(query, key, value, *near)
+    expected_gradients = kernels.attention_backward(grad, query, key, value, expected, expected_sums, *near)
+
+    def far(tensor):
+        return tensor.data_ptr() - first * heads * 64 * tensor.element_size()
+
+    out, log_sums, deltas = torch.empty_like(query), torch.empty(heads, length), torch.empty(heads, length)
+    lengths = torch.tensor([first, first + length], dtype=torch.int32)
+    far_sums, far_deltas = (tensor.data_ptr() - first * 4 for tensor in (log_sums, deltas))
+    inputs = (far(query), far(key), far(value))
+    kernels._call(
+        *("attention", far(out), far_sums, *inputs, lengths, lengths, 1, length, length, heads, 0.125, 0, 1),
+    )
+    assert torch.equal(out, expected)
+    assert torch.equal(log_sums, expected_sums)
+    gradients = [torch.empty_like(tensor) for tensor in (query, key, value)]
+    deltas.copy_((grad.double() * out.double()).sum(-1).t())
+    # Its kernel for deltas counts from the first token on: it is given the near pointers, in a call without
+    # sequences to work on; the far call then has no tokens of its own to sum.
+    outputs = (*map(far, gradients), far_deltas)
+    kernels._call(
+        *("attention_backward", *outputs, far(grad), *inputs, far(out), far_sums, lengths, lengths),
+        *(1, 0, length, length, heads, 0.125, 0, 1),
+    )
+    return gradients, expected_gradients
+
+
+def test_offsets_past_2_to_the_31(compiled):
+    found, expected = check_far_offsets(compiled)
+    for gradient, near in zip(found, expected, strict=True):
+        assert_close(gradient, near)
+
+
+def test_wrong_arguments_are_named_before_any_launch(compiled):
+    query, key, value, _ = made([4], [4], 2, torch.bfloat16)
+    lengths = (cumulative([4]), cumulative([4]), 4, 4, False)
+    for arguments, words in (
+        ((query.float(), key, value, *lengths), "attention: query must be torch.bfloat16 or torch.float16"),
+        ((query, key.half(), value, *lengths), "key must be torch.bfloat16, not torch.float16"),
+        ((query, key, value[:3], *lengths), r"value must be of shape \[4, 2, 64\], not \[3, 2, 64\]"),
+        ((query[..., :32], key, value, *lengths), r"query must be of shape \['any', 'any', 64\]"),
+        (
+            (query.transpose(0, 1).contiguous().transpose(0, 1), key, value, *lengths),
+            "query must be contiguous",
+        ),
+        ((query, key, value, lengths[0].long(), *lengths[1:]), "cumulative_lengths_q must be torch.int32"),
+        ((query.to("meta"), key, value, *lengths), "query must be on a cpu device, not on meta"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            compiled.attention(*arguments)
