@@ -19,6 +19,8 @@ from deltalm_ds.training.distributed import Process, sum_over_ranks
 from deltalm_ds.training.engine import Engine
 from deltalm_ds.training.reconstruction import reconstruct
 
+_TEXT_KEYS = ("text", "text_with_other_source", "text_with_same_language")
+
 
 @dataclass(frozen=True)
 class ValidationReport:
@@ -26,7 +28,8 @@ class ValidationReport:
 
     values: dict[str, float]
     """Nats a token by name: "loss", "loss/OBJECTIVE", "loss/LANGUAGE"; and of tokens that are no sentinels
-    "text/OBJECTIVE", "text_with_other_source/OBJECTIVE" (another sample's, of the same language),
+    "text/OBJECTIVE", "text_with_other_source/OBJECTIVE" (the source of another sample, mostly of another
+    language), "text_with_same_language/OBJECTIVE" (of another sample of the same language),
     "unigram_entropy/OBJECTIVE"."""
     texts: str
     """Reconstructed samples."""
@@ -40,8 +43,8 @@ class ValidationReport:
                 objective = name.removeprefix("text/")
                 rows.append(
                     f"  {objective}: {self.values[name]:.4f} nats a token of text (sentinels not counted), "
-                    f"{self.values[f'text_with_other_source/{objective}']:.4f} with another sample's source "
-                    "of the same language, "
+                    f"{self.values[f'text_with_other_source/{objective}']:.4f} with another sample's source, "
+                    f"{self.values[f'text_with_same_language/{objective}']:.4f} if of the same language, "
                     f"unigram entropy {self.values[f'unigram_entropy/{objective}']:.4f}"
                 )
         return "\n".join([head, *rows])
@@ -69,16 +72,16 @@ class Validator:
         )
         kept = [sample for sample in samples if len(sample.example.labels)]
         self._texts = [kept[place] for place in _spread(len(kept), num_texts)]
-        self._batches: list[tuple[list[Sample], list[Sample]]] = []
+        self._batches: list[tuple[list[Sample], list[Sample], list[Sample]]] = []
         self._entropies: dict[str, float] = {}
         for objective in dict.fromkeys(sample.objective for sample in kept):
             same = [sample for sample in kept if sample.objective == objective]
             labels = np.concatenate([sample.example.labels for sample in same])
             self._entropies[objective] = _entropy(labels[~np.isin(labels, self._sentinels)])
-            other = _others(same)
+            any_other, of_language = _rotated(same), _others_of_the_language(same)
             for start in range(0, len(same), samples_at_once):
                 part = slice(start, start + samples_at_once)
-                self._batches.append((same[part], other[part]))
+                self._batches.append((same[part], any_other[part], of_language[part]))
 
     @property
     def is_empty(self) -> bool:
@@ -87,7 +90,7 @@ class Validator:
 
     def run(self, engine: Engine) -> ValidationReport:
         """Validate the engine's model; called by all processes together."""
-        sums = torch.zeros(5, len(self.groups), dtype=torch.float64, device=self.process.device)
+        sums = torch.zeros(6, len(self.groups), dtype=torch.float64, device=self.process.device)
         with torch.no_grad():
             for number in range(0, len(self._batches), self.process.world_size):
                 self._add(engine, number + self.process.rank, sums)
@@ -99,17 +102,10 @@ class Validator:
 
     def _add(self, engine: Engine, number: int, sums: torch.Tensor) -> None:
         # A process left without a batch repeats the last one and forgets it: under ZeRO-3 all must go along.
-        samples, others = self._batches[min(number, len(self._batches) - 1)]
-        device = self.process.device
-        batch = to_tensors(pack_samples(samples), device)
-        swapped = [
-            replace(sample, example=sample.example._replace(source=another.example.source))
-            for sample, another in zip(samples, others, strict=True)
-        ]
+        samples, *others = self._batches[min(number, len(self._batches) - 1)]
+        batch = to_tensors(pack_samples(samples), self.process.device)
         nll = engine.forward(batch, None).token_negative_log_likelihood
-        other_nll = engine.forward(
-            to_tensors(pack_samples(swapped), device), None
-        ).token_negative_log_likelihood
+        other_nlls = [self._with_sources_of(other, samples, engine) for other in others]
         if number >= len(self._batches):
             return
         labelled = batch.labels != IGNORE
@@ -118,11 +114,22 @@ class Validator:
         group_of_token = torch.repeat_interleave(
             batch.groups, batch.target_cumulative_lengths.diff(), output_size=len(batch.labels)
         )
-        rows = torch.stack([nll.double(), labelled.double(), nll * text, text, other_nll * text])
-        sums.index_add_(1, group_of_token, rows)
+        rows = [nll.double(), labelled.double(), text, *(part * text for part in (nll, *other_nlls))]
+        sums.index_add_(1, group_of_token, torch.stack(rows))
+
+    def _with_sources_of(
+        self, others: Sequence[Sample], samples: Sequence[Sample], engine: Engine
+    ) -> torch.Tensor:
+        """Each label's negative log-likelihood [target tokens] when the encoder reads others' sources."""
+        swapped = [
+            replace(sample, example=sample.example._replace(source=other.example.source))
+            for sample, other in zip(samples, others, strict=True)
+        ]
+        batch = to_tensors(pack_samples(swapped), self.process.device)
+        return engine.forward(batch, None).token_negative_log_likelihood
 
     def _values(self, sums: list[list[float]]) -> dict[str, float]:
-        nll, tokens, text_nll, text_tokens, other_nll = (np.array(row) for row in sums)
+        nll, tokens, text_tokens, *text_nlls = (np.array(row) for row in sums)
         values = {"loss": float(nll.sum() / tokens.sum())}
         for attribute in ("objective", "language"):
             names = [getattr(group, attribute) for group in self.groups]
@@ -132,22 +139,25 @@ class Validator:
                     values[f"loss/{name}"] = float(nll[of_name].sum() / tokens[of_name].sum())
                 if attribute == "objective" and text_tokens[of_name].sum():
                     count = text_tokens[of_name].sum()
-                    values[f"text/{name}"] = float(text_nll[of_name].sum() / count)
-                    values[f"text_with_other_source/{name}"] = float(other_nll[of_name].sum() / count)
+                    for key, text_nll in zip(_TEXT_KEYS, text_nlls, strict=True):
+                        values[f"{key}/{name}"] = float(text_nll[of_name].sum() / count)
                     values[f"unigram_entropy/{name}"] = self._entropies[name]
         return values
 
 
-def _others(samples: Sequence[Sample]) -> list[Sample]:
+def _rotated(samples: list[Sample]) -> list[Sample]:
+    """For each sample the one half of the set away."""
+    half = len(samples) // 2
+    return samples[half:] + samples[:half]
+
+
+def _others_of_the_language(samples: list[Sample]) -> list[Sample]:
     """For each sample another one of its language, so that the language alone does not tell them apart.
 
     A language's samples come one after the other; the only one of its language gets its neighbour.
     """
-    others: list[Sample] = []
-    for _, group in itertools.groupby(samples, key=lambda sample: sample.source_index):
-        of_language = list(group)
-        half = len(of_language) // 2
-        others += of_language[half:] + of_language[:half]
+    groups = itertools.groupby(samples, key=lambda sample: sample.source_index)
+    others = [other for _, group in groups for other in _rotated(list(group))]
     return [
         samples[place - 1] if other is sample else other
         for place, (sample, other) in enumerate(zip(samples, others, strict=True))

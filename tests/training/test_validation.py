@@ -64,22 +64,25 @@ def test_losses_by_objective_and_language_with_the_true_source_and_another(monke
         num_texts=0,
     )
     report = validator.run(Engine())
-    # German sources are swapped among themselves; the one French sample gets its neighbour's, 30.
+    # Sources 10, 20, 30 are German, 15 is French. Half of the set away: 30, 15, 10, 20. Of the same language:
+    # 20, 30, 10, and the one French sample gets its neighbour's, 30.
     assert report.values == {
         "loss": pytest.approx((3 * 10 + 20 + 3 * 30 + 2 * 15 + 5 + 2 * 6 + 3000) / 12),
         "loss/span_corruption": pytest.approx((3 * 10 + 20 + 3 * 30 + 2 * 15 + 2000) / 9),
         "text/span_corruption": pytest.approx((2 * 10 + 20 + 2 * 30 + 2 * 15) / 7),
-        "text_with_other_source/span_corruption": pytest.approx((2 * 20 + 30 + 2 * 10 + 2 * 30) / 7),
+        "text_with_other_source/span_corruption": pytest.approx((2 * 30 + 15 + 2 * 10 + 2 * 20) / 7),
+        "text_with_same_language/span_corruption": pytest.approx((2 * 20 + 30 + 2 * 10 + 2 * 30) / 7),
         "unigram_entropy/span_corruption": pytest.approx(
             -sum(share * np.log(share) for share in (2 / 7, 1 / 7, 2 / 7, 2 / 7))
         ),
         "loss/pairs": pytest.approx((5 + 2 * 6 + 1000) / 3),
         "text/pairs": pytest.approx((5 + 6) / 2),
         "text_with_other_source/pairs": pytest.approx((6 + 5) / 2),
+        "text_with_same_language/pairs": pytest.approx((6 + 5) / 2),
         "unigram_entropy/pairs": 0.0,
         "loss/de": pytest.approx((3 * 10 + 20 + 3 * 30 + 2000) / 7),
         "loss/fr": 15.0,
         "loss/de-fr": pytest.approx((5 + 2 * 6 + 1000) / 3),
     }
-    assert "of the same language" in report.lines()
+    assert "if of the same language" in report.lines()
     assert report.texts == ""
