@@ -9,13 +9,14 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import logging
-import os
 import platform
 import shutil
 import subprocess
 import tempfile
 from functools import lru_cache
 from pathlib import Path
+
+from deltalm_ds.ops.cache import cache_folder
 
 FOLDER = Path(__file__).parent
 # -fno-trapping-math changes no value; without it gcc makes no AVX2 vectors of a choice between two numbers.
@@ -34,7 +35,7 @@ def library() -> ctypes.CDLL | None:
     try:
         if not any(FOLDER.glob("*.c")):  # `cc` would make a library of nothing
             raise FileNotFoundError(f"no C files in {FOLDER}: install the package again")
-        path = _cache_folder() / f"kernels-{_fingerprint(compiler)}.so"
+        path = cache_folder() / f"kernels-{_fingerprint(compiler)}.so"
         if not path.exists():
             _compile(compiler, path)
         return ctypes.CDLL(str(path))
@@ -42,13 +43,6 @@ def library() -> ctypes.CDLL | None:
         reason = error.stderr if isinstance(error, subprocess.CalledProcessError) else error
         _log.warning("CPU kernels not built, dropout and loss run in torch, more slowly: %s", reason)
         return None
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / "deltalm-ds"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return folder
 
 
 def _fingerprint(compiler: str) -> str:

@@ -1,0 +1,84 @@
+"""Compile the CUDA kernels into one library: `python -m deltalm_ds.ops.cuda.build OUTPUT.so`.
+
+Only nvcc is needed, on the PATH or in CUDA_HOME; no GPU, and nothing of torch. One library holds machine code
+for every architecture of ARCHITECTURES, and PTX that later ones compile for themselves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from deltalm_ds.errors import UserError
+
+SOURCES = Path(__file__).resolve().parents[3] / "kernels"
+"""The sources, in a checkout; an installed package has the compiled library instead."""
+
+ARCHITECTURES = ("80", "90a", "100", "120")
+"""A100, Hopper, data-centre Blackwell, desktop Blackwell."""
+
+_PTX = "80"
+_FLAGS = ("-std=c++17", "-O3", "-Xcompiler", "-fPIC", "--diag-suppress", "20013")
+
+
+def find_nvcc() -> Path | None:
+    """The compiler in CUDA_HOME or on the PATH."""
+    home = os.environ.get("CUDA_HOME")
+    if home is not None and (Path(home) / "bin/nvcc").is_file():
+        return Path(home) / "bin/nvcc"
+    found = shutil.which("nvcc")
+    return None if found is None else Path(found)
+
+
+def fingerprint(nvcc: Path) -> str:
+    """Changes with the sources, the flags and the compiler."""
+    version = subprocess.run([nvcc, "--version"], capture_output=True, check=True).stdout
+    files = sorted([*SOURCES.glob("*.cu"), *SOURCES.glob("*.h")])
+    parts = [version, repr((ARCHITECTURES, _PTX, _FLAGS)).encode()]
+    parts += [part for file in files for part in (file.name.encode(), file.read_bytes())]
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
+
+
+def build(output: Path, nvcc: Path, architectures: Sequence[str] = ARCHITECTURES) -> str:
+    """Compile all sources into the shared library `output`, written aside and renamed; gives ptxas's report.
+
+    Files are compiled side by side, one for each core. Raises UserError with the compiler's words.
+    """
+    targets = [f"-gencode=arch=compute_{name},code=sm_{name}" for name in architectures]
+    targets.append(f"-gencode=arch=compute_{_PTX},code=compute_{_PTX}")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output.parent, prefix="building-") as work:
+        sources = sorted(SOURCES.glob("*.cu"))
+        objects = [Path(work) / f"{source.stem}.o" for source in sources]
+
+        def compile_one(source: Path, target: Path) -> str:
+            return _run([nvcc, *_FLAGS, *targets, "-Xptxas=-v", "-c", source, "-o", target])
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            reports = list(pool.map(compile_one, sources, objects))
+        library = Path(work) / output.name
+        _run([nvcc, "-shared", "-cudart", "static", *targets, *objects, "-o", library])
+        library.replace(output)
+    return "".join(reports)
+
+
+def _run(command: Sequence[str | Path]) -> str:
+    """What the command says on stderr."""
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    if done.returncode:
+        raise UserError(f"{command[0]} failed on the kernels: {done.stderr.strip()}")
+    return done.stderr
+
+
+if __name__ == "__main__":
+    compiler = find_nvcc()
+    if compiler is None:
+        sys.exit("no nvcc on the PATH or in CUDA_HOME: install the CUDA toolkit")
+    build(Path(sys.argv[1]), compiler)
