@@ -44,6 +44,7 @@ def draw(settings: CurveSettings) -> None:
         for key, style, words in (
             ("text", "-", "true source"),
             ("text_with_other_source", "--", "another sample's source"),
+            ("text_with_same_language", "-.", "another's, same language"),
             ("unigram_entropy", ":", "unigram entropy"),
         ):
             values = [record[f"{key}/{objective}"] for record in validation]
