@@ -27,6 +27,8 @@ TEST = [
     "transformers>=4.51,<6",
     "megatron-core>=0.12,<0.17",
     "psutil>=5.9,<8",
+    "nvidia-cuda-cuobjdump>=13,<14",
+    "nvidia-cuda-nvdisasm>=13,<14",
 ]
 DOCS = ["matplotlib>=3.8,<4"]
 DEV = [*TEST, *DOCS, "mypy>=1.15,<3", "ruff>=0.11,<0.18", "pre-commit>=4,<5", "build>=1,<2"]

@@ -19,7 +19,7 @@
 #include "dropout.h"
 
 constexpr int WARPS = 4;
-constexpr int MAX_VECTORS = 8;
+constexpr int MAX_VECTORS = 4; /* more would not fit into registers, backward */
 constexpr int FEATURES_A_VECTOR = 256; /* of the whole warp */
 
 /* gamma null: no LayerNorm, and out, mean, rstd are not written. */
@@ -100,7 +100,7 @@ template <class T, int VECTORS> __global__ void __launch_bounds__(32 * WARPS) ad
 }
 
 /* A block has one part of the tokens; its warps take them in turns and add their sums at the end. */
-template <class T, int VECTORS> __global__ void __launch_bounds__(32 * WARPS)
+template <class T, int VECTORS> __global__ void __launch_bounds__(32 * WARPS, 2)
     add_norm_backward(Backward<T> p) {
     float bias_sums[VECTORS][8] = {}, gamma_sums[VECTORS][8] = {}, beta_sums[VECTORS][8] = {};
     const int64_t first = blockIdx.x * p.tokens_a_part;
@@ -184,10 +184,6 @@ template <class Function> static int with_vectors(int64_t width, Function functi
     case 2: return function(std::integral_constant<int, 2>());
     case 3: return function(std::integral_constant<int, 3>());
     case 4: return function(std::integral_constant<int, 4>());
-    case 5: return function(std::integral_constant<int, 5>());
-    case 6: return function(std::integral_constant<int, 6>());
-    case 7: return function(std::integral_constant<int, 7>());
-    case 8: return function(std::integral_constant<int, 8>());
     }
     return INVALID_VALUE;
 }

@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from deltalm_ds.ops.cuda.choice import by_kernel
+from deltalm_ds.ops.cuda.kernels import DTYPES, MAX_NORM_WIDTH
+from deltalm_ds.ops.cuda.operations import dropout_arguments
 from deltalm_ds.ops.dropout import keep_mask
 from deltalm_ds.ops.native import kernels
 from deltalm_ds.ops.philox import Dropout
@@ -27,6 +30,8 @@ def dropout_add_layer_norm(
 
     x, residual [tokens, features]; bias, gamma, beta [features]. Returns [tokens, features].
     """
+    if _suits_kernel(x) and by_kernel("add_norm", x):
+        return _by_kernel(x, bias, residual, gamma, beta, epsilon, dropout)
     if kernels.support(x, bias, residual, gamma, beta):
         return _AddNorm.apply(x, bias, residual, gamma, beta, epsilon, dropout)
     return layer_norm(dropout_add(x, bias, residual, dropout), gamma, beta, epsilon)
@@ -34,6 +39,8 @@ def dropout_add_layer_norm(
 
 def dropout_add(x: Tensor, bias: Tensor, residual: Tensor, dropout: Dropout | None) -> Tensor:
     """residual + dropout(x + bias), the end of a sub-layer that normalises first; shapes as above."""
+    if _suits_kernel(x) and by_kernel("add_norm", x):
+        return _by_kernel(x, bias, residual, None, None, 0.0, dropout)
     if kernels.support(x, bias, residual):
         return _AddNorm.apply(x, bias, residual, None, None, 0.0, dropout)
     if dropout is None:
@@ -45,6 +52,24 @@ def dropout_add(x: Tensor, bias: Tensor, residual: Tensor, dropout: Dropout | No
 def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Tensor:
     """LayerNorm over the features of x [tokens, features], statistics in fp32."""
     return F.layer_norm(x, (x.shape[1],), gamma, beta, epsilon)
+
+
+def _suits_kernel(x: Tensor) -> bool:
+    width = x.shape[1]
+    return x.dtype in DTYPES and width % 8 == 0 and width <= MAX_NORM_WIDTH
+
+
+def _by_kernel(
+    x: Tensor,
+    bias: Tensor,
+    residual: Tensor,
+    gamma: Tensor | None,
+    beta: Tensor | None,
+    epsilon: float,
+    dropout: Dropout | None,
+) -> Tensor:
+    inputs = (x.contiguous(), bias, residual.contiguous(), gamma, beta)
+    return torch.ops.deltalm.add_norm(*inputs, epsilon, *dropout_arguments(dropout))[0]
 
 
 class _AddNorm(torch.autograd.Function):

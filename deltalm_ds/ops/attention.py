@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -10,9 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from deltalm_ds.ops.cuda.choice import by_kernel
+from deltalm_ds.ops.cuda.kernels import HEAD_WIDTH
 from deltalm_ds.ops.dropout import probability_mask
 from deltalm_ds.ops.philox import Dropout
 from deltalm_ds.ops.products import operand
+
+_log = logging.getLogger(__name__)
 
 
 def attention(
@@ -33,6 +39,10 @@ def attention(
     lengths on both sides. `dropout`, counted over query tokens, drops probabilities. Returns
     [tokens_q, heads, head_width]; a query without keys gets zeros.
     """
+    if dropout is None and _suits_kernel(query) and by_kernel("attention", query):
+        lengths = (cumulative_lengths_q, cumulative_lengths_k, max_length_q, max_length_k)
+        tensors = (tensor.contiguous() for tensor in (query, key, value))
+        return torch.ops.deltalm.attention(*tensors, *lengths, causal)[0]
     lengths_q = cumulative_lengths_q.diff().tolist()
     lengths_k = cumulative_lengths_k.diff().tolist()
     if dropout is None and query.device.type == "cpu":
@@ -53,6 +63,20 @@ def attention(
             outputs.append(_attend_dropping(q, k, v, causal, kept, dropout.scale))
         first += length
     return torch.cat(outputs) if outputs else query
+
+
+def _suits_kernel(query: Tensor) -> bool:
+    """Whether the kernel is made for such heads and numbers; other heads on a GPU are told of once."""
+    if query.dtype not in (torch.bfloat16, torch.float16):
+        return False
+    if query.shape[-1] != HEAD_WIDTH and query.device.type == "cuda":
+        _warn_of_heads(query.shape[-1])
+    return query.shape[-1] == HEAD_WIDTH
+
+
+@lru_cache(None)
+def _warn_of_heads(width: int) -> None:
+    _log.warning("attention runs by torch: heads are %d wide, and the kernel's are %d", width, HEAD_WIDTH)
 
 
 def _attend_dropping(

@@ -14,7 +14,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.library import custom_op
 
+from deltalm_ds.ops.cuda.choice import by_kernel
 from deltalm_ds.ops.products import calculation_dtype, multiply, operand
 from deltalm_ds.ops.softmax import BlockedSoftmax
 
@@ -57,7 +59,14 @@ def linear_cross_entropy(
     Smoothing gives each of the V rows a share of `label_smoothing`. "fairseq": eps / (V - 1) to every other
     row and 1 - eps to the target. "uniform" (torch's, and fairseq's before 2020): eps / V to every row.
     """
-    loss, token_nll = _LinearCrossEntropy.apply(hidden, weight, target, label_smoothing, smoothing_form)
+    settings = (label_smoothing, smoothing_form)
+    if len(weight) % 8 == 0 and by_kernel("cross_entropy", hidden):
+        needed = [torch.is_grad_enabled() and tensor.requires_grad for tensor in (hidden, weight)]
+        loss, token_nll, *_ = torch.ops.deltalm.linear_cross_entropy(
+            hidden, weight, target, *settings, *needed
+        )
+    else:
+        loss, token_nll = _LinearCrossEntropy.apply(hidden, weight, target, *settings)
     return CrossEntropy(loss, token_nll.sum(), token_nll)
 
 
@@ -71,33 +80,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         label_smoothing: float,
         smoothing_form: SmoothingForm,
     ) -> tuple[Tensor, Tensor]:
-        on_target, on_all = _loss_weights(label_smoothing, smoothing_form, len(weight))
-        selected = (target != IGNORE).nonzero().squeeze(1)
-        everything = len(selected) == len(target)
-        kept_hidden = hidden if everything else hidden[selected]
-        kept_target = target if everything else target[selected]
-
-        needs_hidden, needs_weight = ctx.needs_input_grad[:2]
-        grad_hidden = torch.empty_like(kept_hidden) if needs_hidden else None
-        chunk_tokens = max(1, _CHUNK_BYTES[hidden.device.type] // (weight.element_size() * len(weight)))
-        chunks = range(0, len(selected), chunk_tokens)
-        grad_weight = _sum_like(weight, len(chunks)) if needs_weight else None
-        kept_nll, kept_loss = hidden.new_empty(2, len(selected), dtype=torch.float32)
-        for start in chunks:
-            part = slice(start, start + chunk_tokens)
-            chunk = _Chunk(kept_hidden[part], weight, kept_target[part], on_target, on_all)
-            kept_nll[part], kept_loss[part] = chunk.losses(keep=needs_hidden or needs_weight)
-            part_grad = None if grad_hidden is None else grad_hidden[part]
-            chunk.gradients(part_grad, grad_weight, first_of_all=start == 0)
-
-        token_nll = kept_nll
-        if not everything:
-            token_nll = kept_nll.new_zeros(len(target)).index_put_((selected,), kept_nll)
-            if grad_hidden is not None:
-                grad_hidden = torch.zeros_like(hidden).index_put_((selected,), grad_hidden)
-        ctx.gradients = grad_hidden, None if grad_weight is None else grad_weight.to(weight.dtype)
+        settings = (label_smoothing, smoothing_form, *ctx.needs_input_grad[:2])
+        loss, token_nll, *ctx.gradients = _losses_and_gradients(hidden, weight, target, *settings)
         ctx.mark_non_differentiable(token_nll)
-        return kept_loss.sum(), token_nll
+        return loss, token_nll
 
     @staticmethod
     @once_differentiable
@@ -108,6 +94,90 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if gradient is not None:
                 gradient.mul_(grads[0])
         return grad_hidden, grad_weight, None, None, None
+
+
+@custom_op(
+    "deltalm::linear_cross_entropy",
+    mutates_args=(),
+    schema="(Tensor hidden, Tensor weight, Tensor target, float label_smoothing, str smoothing_form,"
+    " bool needs_hidden, bool needs_weight) -> (Tensor, Tensor, Tensor, Tensor)",
+)
+def _operator(hidden: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The same as one node for torch.compile; an empty tensor for a gradient that is not needed."""
+    loss, token_nll, grad_hidden, grad_weight = _losses_and_gradients(hidden, *arguments)
+    nothing = (hidden.new_empty(0) for _ in range(2))
+    gradients = (next(nothing) if grad is None else grad for grad in (grad_hidden, grad_weight))
+    return loss, token_nll, *gradients  # type: ignore[return-value]
+
+
+@_operator.register_fake
+def _(
+    hidden: Tensor, weight: Tensor, target: Tensor, _: float, __: str, needs_hidden: bool, needs_weight: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    loss, token_nll = (
+        hidden.new_empty((), dtype=torch.float32),
+        target.new_empty(target.shape, dtype=torch.float32),
+    )
+    grad_hidden = torch.empty_like(hidden) if needs_hidden else hidden.new_empty(0)
+    return loss, token_nll, grad_hidden, torch.empty_like(weight) if needs_weight else hidden.new_empty(0)
+
+
+def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.needed = inputs[5:]
+    ctx.save_for_backward(*output[2:])
+    ctx.set_materialize_grads(False)
+
+
+def _scaled_gradients(ctx: Any, grad: Tensor, *_: None) -> tuple[Tensor | None, ...]:
+    scaled = (
+        gradient * grad if needed else None
+        for gradient, needed in zip(ctx.saved_tensors, ctx.needed, strict=True)
+    )
+    return *scaled, None, None, None, None, None
+
+
+_operator.register_autograd(_scaled_gradients, setup_context=_keep_gradients)
+
+
+def _losses_and_gradients(
+    hidden: Tensor,
+    weight: Tensor,
+    target: Tensor,
+    label_smoothing: float,
+    smoothing_form: SmoothingForm,
+    needs_hidden: bool,
+    needs_weight: bool,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    """The summed loss, each token's negative log-likelihood, and the gradients that are needed."""
+    on_target, on_all = _loss_weights(label_smoothing, smoothing_form, len(weight))
+    selected = (target != IGNORE).nonzero().squeeze(1)
+    everything = len(selected) == len(target)
+    kept_hidden = hidden if everything else hidden[selected]
+    kept_target = target if everything else target[selected]
+
+    grad_hidden = torch.empty_like(kept_hidden) if needs_hidden else None
+    chunk_tokens = max(1, _CHUNK_BYTES[hidden.device.type] // (weight.element_size() * len(weight)))
+    chunks = range(0, len(selected), chunk_tokens)
+    grad_weight = _sum_like(weight, len(chunks)) if needs_weight else None
+    kept_nll, kept_loss = hidden.new_empty(2, len(selected), dtype=torch.float32)
+    for start in chunks:
+        part = slice(start, start + chunk_tokens)
+        chunk = _Chunk(kept_hidden[part], weight, kept_target[part], on_target, on_all)
+        kept_nll[part], kept_loss[part] = chunk.losses(keep=needs_hidden or needs_weight)
+        part_grad = None if grad_hidden is None else grad_hidden[part]
+        chunk.gradients(part_grad, grad_weight, first_of_all=start == 0)
+
+    token_nll = kept_nll
+    if not everything:
+        token_nll = kept_nll.new_zeros(len(target)).index_put_((selected,), kept_nll)
+        if grad_hidden is not None:
+            grad_hidden = torch.zeros_like(hidden).index_put_((selected,), grad_hidden)
+    return (
+        kept_loss.sum(),
+        token_nll,
+        grad_hidden,
+        None if grad_weight is None else grad_weight.to(weight.dtype),
+    )
 
 
 def _loss_weights(label_smoothing: float, form: SmoothingForm, num_rows: int) -> tuple[float, float]:
@@ -130,9 +200,17 @@ class _Chunk:
         self.on_all = on_all
         self.softmax = BlockedSoftmax(labels)
         self.blocks: list[Tensor] = []
+        self.by_kernel = len(weight) % 8 == 0 and by_kernel("cross_entropy", hidden)
 
     def losses(self, keep: bool) -> tuple[Tensor, Tensor]:
         """Negative log-likelihood and loss, fp32 [tokens]; `keep` the logits for `gradients`."""
+        if self.by_kernel:
+            logits = self.hidden @ self.weight.t()
+            weights = (self.on_target, self.on_all)
+            nll, loss = torch.ops.deltalm.cross_entropy(logits, self.softmax.labels, *weights, keep)
+            if keep:
+                self.blocks.append(logits)  # the gradient already
+            return nll, loss
         hidden = operand(self.hidden, "hidden")
         for rows in self._row_blocks():
             logits = self.hidden.new_empty(len(hidden), len(self.weight[rows]))
@@ -150,7 +228,8 @@ class _Chunk:
         self.blocks.reverse()  # to let go of each from the list's end
         for rows in self._row_blocks() if self.blocks else ():
             logits = self.blocks.pop()
-            self.softmax.to_gradient(logits, rows.start, self.on_target, self.on_all)
+            if not self.by_kernel:
+                self.softmax.to_gradient(logits, rows.start, self.on_target, self.on_all)
             for piece, columns in self._pieces(rows):
                 grad_logits = operand(logits[:, columns], "gradient")
                 if grad_hidden is not None:
@@ -167,6 +246,8 @@ class _Chunk:
     def _row_blocks(self) -> Iterator[slice]:
         bytes_a_row = len(self.hidden) * self.weight.element_size()
         at_once = max(1, _BLOCK_BYTES[self.weight.device.type] // bytes_a_row)
+        if self.by_kernel:  # it wants whole rows of logits
+            at_once = len(self.weight)
         return (slice(start, start + at_once) for start in range(0, len(self.weight), at_once))
 
     def _pieces(self, rows: slice) -> Iterator[tuple[slice, slice]]:

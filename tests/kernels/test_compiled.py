@@ -119,7 +119,7 @@ def test_machine_code(compiled, architecture):
             assert any(one.startswith("HMMA.16816") for one in instructions), name
             assert any(one.startswith("LDGSTS") and ".128" in one for one in instructions), name
         elif not name.startswith("add_parts<"):
-            loads = [one for one in instructions if one.startswith("LDG")]
+            loads = [one for one in instructions if one.startswith(("LDG.E", "LD.E"))]
             assert any(".128" in one for one in loads), name
 
 

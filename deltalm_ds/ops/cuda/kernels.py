@@ -17,10 +17,12 @@ from deltalm_ds.ops.philox import Dropout
 
 HEAD_WIDTH = 64
 """The width of attention heads that the kernels are made for."""
-MAX_NORM_WIDTH = 2048
+MAX_NORM_WIDTH = 1024
 """The most features of a LayerNorm."""
 
 _CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
+DTYPES = tuple(_CODES)
+"""What all kernels but attention's take."""
 _HALVES = (torch.bfloat16, torch.float16)
 _ALIGNMENT = 16  # bytes of one load
 _MAX_PARTS = 512  # as in column_sums.h
@@ -145,7 +147,7 @@ class Kernels:
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
         """Gradients of x, bias, residual, gamma and beta of `add_norm`, which gave total, mean and rstd."""
         check = _Check("add_norm_backward", self._device_type)
-        check.tensor("grad", grad, tuple(_CODES), (None, None))
+        check.tensor("grad", grad, DTYPES, (None, None))
         _check_width(check, grad)
         if gamma is not None:
             check.given("total", total)
@@ -195,10 +197,10 @@ class Kernels:
         is 1. `with_gradient`, the gradient of the summed loss takes the logits' place.
         """
         check = _Check("cross_entropy", self._device_type)
-        check.tensor("logits", logits, tuple(_CODES), (None, None))
+        check.tensor("logits", logits, DTYPES, (None, None))
         check.multiple_of_8("classes", logits.shape[1])
         check.tensor("labels", labels, (torch.int64,), (len(logits),))
-        nll, loss = logits.new_empty(2, len(logits), dtype=torch.float32)
+        nll, loss = (logits.new_empty(len(logits), dtype=torch.float32) for _ in range(2))
         settings = (float(on_target), float(on_all), *logits.shape, int(with_gradient), _CODES[logits.dtype])
         self._call("cross_entropy", logits, nll, loss, labels, *settings)
         return nll, loss
@@ -285,7 +287,7 @@ def _check_norm(
     beta: Tensor | None,
     dropout: Dropout | None,
 ) -> None:
-    check.tensor("x", x, tuple(_CODES), (None, None))
+    check.tensor("x", x, DTYPES, (None, None))
     _check_width(check, x)
     check.like("residual", residual, x)
     check.tensor("bias", bias, (x.dtype,), (x.shape[1],))
@@ -302,7 +304,7 @@ def _check_width(check: _Check, x: Tensor) -> None:
 
 
 def _check_gelu(check: _Check, x: Tensor, bias: Tensor) -> None:
-    check.tensor("x", x, tuple(_CODES), (None, None))
+    check.tensor("x", x, DTYPES, (None, None))
     check.multiple_of_8("features", x.shape[1])
     check.tensor("bias", bias, (x.dtype,), (x.shape[1],))
 

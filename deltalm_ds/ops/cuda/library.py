@@ -1,0 +1,56 @@
+"""Find the compiled kernels for this machine's GPUs, or compile them."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import logging
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from deltalm_ds.errors import UserError
+from deltalm_ds.ops.cache import cache_folder
+from deltalm_ds.ops.cuda.build import SOURCES, build, find_nvcc, fingerprint
+
+PACKAGED = Path(__file__).parent / "libdeltalm_kernels.so"
+"""Where an installed package has them."""
+
+_LEAST_CAPABILITY = (8, 0)
+
+_log = logging.getLogger(__name__)
+
+
+@lru_cache(None)
+def library() -> ctypes.CDLL | None:
+    """The kernels, or None (said once in the log) where they cannot run or be compiled.
+
+    In a checkout they are compiled on first use, by one process of the machine while others wait, and kept by
+    content in the user's cache.
+    """
+    if not torch.cuda.is_available():
+        return None
+    try:
+        return ctypes.CDLL(str(_path()))
+    except (OSError, RuntimeError, UserError) as error:
+        _log.warning("no GPU kernels, operations run in torch, more slowly: %s", error)
+        return None
+
+
+def _path() -> Path:
+    capability = torch.cuda.get_device_capability()
+    if capability < _LEAST_CAPABILITY:
+        raise UserError(f"this GPU has compute capability {capability}, they need {_LEAST_CAPABILITY}")
+    if PACKAGED.exists():
+        return PACKAGED
+    nvcc = find_nvcc()
+    if nvcc is None or not SOURCES.is_dir():
+        raise UserError("they are not in this installation, and there is no nvcc to compile them")
+    path = cache_folder() / f"gpu-kernels-{fingerprint(nvcc)}.so"
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            _log.info("compiling the GPU kernels into %s, a minute's work", path)
+            build(path, nvcc)
+    return path
