@@ -1,8 +1,8 @@
 """Whether an operation runs by its GPU kernel or by its torch reference.
 
 The environment variable DELTALM_KERNELS decides for operations by name, for instance
-"attention=reference,gelu=kernel", or for all of them by "reference" or "kernel"; a kernel that is demanded and
-cannot run is an error. Without it everything runs by torch, as long as no kernel was measured on a GPU.
+"attention=reference,gelu=kernel", or for all of them by "reference" or "kernel"; a kernel that is demanded
+and cannot run is an error. Without it everything runs by torch, as long as no kernel was measured on a GPU.
 """
 
 from __future__ import annotations
