@@ -27,6 +27,7 @@ TEST = [
     "transformers>=4.51,<6",
     "megatron-core>=0.12,<0.17",
     "psutil>=5.9,<8",
+    "setuptools>=70.1",
     "nvidia-cuda-cuobjdump>=13,<14",
     "nvidia-cuda-nvdisasm>=13,<14",
 ]

@@ -4,6 +4,7 @@ Lengths instead of masks, no padding inside. What stands here is the torch refer
 are measured.
 """
 
+from deltalm_ds.ops.adam import FusedAdamW
 from deltalm_ds.ops.add_norm import dropout_add, dropout_add_layer_norm, layer_norm
 from deltalm_ds.ops.attention import attention
 from deltalm_ds.ops.cross_entropy import IGNORE, CrossEntropy, SmoothingForm, linear_cross_entropy
@@ -17,6 +18,7 @@ __all__ = [
     "IGNORE",
     "CrossEntropy",
     "Dropout",
+    "FusedAdamW",
     "SmoothingForm",
     "apply_dropout",
     "attention",

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from deltalm_ds.ops.cuda.checks import DTYPES, MAX_NORM_WIDTH
 from deltalm_ds.ops.cuda.choice import by_kernel
-from deltalm_ds.ops.cuda.kernels import DTYPES, MAX_NORM_WIDTH
 from deltalm_ds.ops.cuda.operations import dropout_arguments
 from deltalm_ds.ops.dropout import keep_mask
 from deltalm_ds.ops.native import kernels
@@ -30,7 +30,7 @@ def dropout_add_layer_norm(
 
     x, residual [tokens, features]; bias, gamma, beta [features]. Returns [tokens, features].
     """
-    if _suits_kernel(x) and by_kernel("add_norm", x):
+    if _suits_kernel(x) and by_kernel("add_norm", x.device.type):
         return _by_kernel(x, bias, residual, gamma, beta, epsilon, dropout)
     if kernels.support(x, bias, residual, gamma, beta):
         return _AddNorm.apply(x, bias, residual, gamma, beta, epsilon, dropout)
@@ -39,7 +39,7 @@ def dropout_add_layer_norm(
 
 def dropout_add(x: Tensor, bias: Tensor, residual: Tensor, dropout: Dropout | None) -> Tensor:
     """residual + dropout(x + bias), the end of a sub-layer that normalises first; shapes as above."""
-    if _suits_kernel(x) and by_kernel("add_norm", x):
+    if _suits_kernel(x) and by_kernel("add_norm", x.device.type):
         return _by_kernel(x, bias, residual, None, None, 0.0, dropout)
     if kernels.support(x, bias, residual):
         return _AddNorm.apply(x, bias, residual, None, None, 0.0, dropout)

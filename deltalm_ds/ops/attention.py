@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from deltalm_ds.ops.cuda.checks import HEAD_WIDTH
 from deltalm_ds.ops.cuda.choice import by_kernel
-from deltalm_ds.ops.cuda.kernels import HEAD_WIDTH
 from deltalm_ds.ops.dropout import probability_mask
 from deltalm_ds.ops.philox import Dropout
 from deltalm_ds.ops.products import operand
@@ -39,7 +39,7 @@ def attention(
     lengths on both sides. `dropout`, counted over query tokens, drops probabilities. Returns
     [tokens_q, heads, head_width]; a query without keys gets zeros.
     """
-    if dropout is None and _suits_kernel(query) and by_kernel("attention", query):
+    if dropout is None and _suits_kernel(query) and by_kernel("attention", query.device.type):
         lengths = (cumulative_lengths_q, cumulative_lengths_k, max_length_q, max_length_k)
         tensors = (tensor.contiguous() for tensor in (query, key, value))
         return torch.ops.deltalm.attention(*tensors, *lengths, causal)[0]

@@ -60,7 +60,7 @@ def linear_cross_entropy(
     row and 1 - eps to the target. "uniform" (torch's, and fairseq's before 2020): eps / V to every row.
     """
     settings = (label_smoothing, smoothing_form)
-    if len(weight) % 8 == 0 and by_kernel("cross_entropy", hidden):
+    if len(weight) % 8 == 0 and by_kernel("cross_entropy", hidden.device.type):
         needed = [torch.is_grad_enabled() and tensor.requires_grad for tensor in (hidden, weight)]
         loss, token_nll, *_ = torch.ops.deltalm.linear_cross_entropy(
             hidden, weight, target, *settings, *needed
@@ -200,7 +200,7 @@ class _Chunk:
         self.on_all = on_all
         self.softmax = BlockedSoftmax(labels)
         self.blocks: list[Tensor] = []
-        self.by_kernel = len(weight) % 8 == 0 and by_kernel("cross_entropy", hidden)
+        self.by_kernel = len(weight) % 8 == 0 and by_kernel("cross_entropy", hidden.device.type)
 
     def losses(self, keep: bool) -> tuple[Tensor, Tensor]:
         """Negative log-likelihood and loss, fp32 [tokens]; `keep` the logits for `gradients`."""
@@ -272,5 +272,7 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
     """total += left · right of operands; total in fp32 where they are less precise."""
     if total.dtype == left.dtype:
         total.addmm_(left, right)
+    elif total.device.type == "cuda":  # the product itself is summed and added in fp32
+        torch.addmm(total, left, right, out_dtype=torch.float32, out=total)
     else:
         total += left @ right

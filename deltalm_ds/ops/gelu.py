@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from deltalm_ds.ops.cuda.checks import DTYPES
 from deltalm_ds.ops.cuda.choice import by_kernel
-from deltalm_ds.ops.cuda.kernels import DTYPES
 from deltalm_ds.ops.native import kernels
 from deltalm_ds.ops.products import multiply, operand, token_parts, weight_sum
 from deltalm_ds.ops.scratch import scratch
@@ -17,7 +17,7 @@ from deltalm_ds.ops.scratch import scratch
 
 def bias_gelu(x: Tensor, bias: Tensor) -> Tensor:
     """GELU(x + bias), the exact form with erf: x [tokens, features], bias [features]."""
-    if _suits_kernel(x) and by_kernel("gelu", x):
+    if _suits_kernel(x) and by_kernel("gelu", x.device.type):
         return torch.ops.deltalm.gelu(x.contiguous(), bias)
     return _BiasGelu.apply(x.contiguous(), bias)
 
@@ -27,7 +27,7 @@ def bias_gelu_linear(x: Tensor, bias: Tensor, weight: Tensor) -> Tensor:
 
     Keeps x alone for the backward pass, which takes GELU again: a quarter of a layer's activations less.
     """
-    if _suits_kernel(x) and by_kernel("gelu", x):
+    if _suits_kernel(x) and by_kernel("gelu", x.device.type):
         return torch.ops.deltalm.gelu_linear(x.contiguous(), bias, weight)
     return _BiasGeluLinear.apply(x.contiguous(), bias, weight)
 

@@ -101,7 +101,9 @@ def _build(settings: PretrainSettings, process: Process) -> Iterator[Trainer]:
         if resumable is not None:
             _say_changes(settings, resumable.state)
 
-    engine = Engine(model, build_optimizer(model, settings.optimizer_settings), deepspeed_config)
+    steps_on = torch.device("cpu") if deepspeed_config.offload_optimizer else process.device
+    optimizer = build_optimizer(model, settings.optimizer_settings, steps_on)
+    engine = Engine(model, optimizer, deepspeed_config)
     store = CheckpointStore(
         output / CHECKPOINTS, engine.deepspeed, num_kept=settings.monitoring.keep_checkpoints, say=say
     )

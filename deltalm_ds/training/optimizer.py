@@ -10,6 +10,8 @@ import torch
 from torch import nn
 
 from deltalm_ds.errors import UserError
+from deltalm_ds.ops import FusedAdamW
+from deltalm_ds.ops.cuda.choice import by_kernel
 from deltalm_ds.training.schedule import ScheduleName
 
 OptimizerName = Literal["adamw", "apex"]
@@ -24,7 +26,7 @@ class OptimizerSettings:
     """Optimizer and learning rate."""
 
     optimizer: OptimizerName = "adamw"
-    """AdamW of torch, or FusedAdam of NVIDIA's apex where that is installed."""
+    """AdamW, by our kernel or torch's, or FusedAdam of NVIDIA's apex where that is installed."""
     learning_rate: float | None = None
     """Peak learning rate. Default by preset: 2e-4 for base and large, 5e-4 for small, 1e-3 for tiny."""
     schedule: ScheduleName = "linear"
@@ -74,10 +76,13 @@ def check_optimizer(settings: OptimizerSettings, device: torch.device, *, offloa
         )
 
 
-def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
+def build_optimizer(
+    model: nn.Module, settings: OptimizerSettings, device: torch.device
+) -> torch.optim.Optimizer:
     """AdamW over `model`, decay on matrices only; the learning rate is set at every step.
 
-    torch's fused AdamW runs on a GPU and, where ZeRO keeps the optimizer's state in host memory, on the CPU.
+    `device` is where the optimizer will run, the CPU where ZeRO keeps its state in host memory. There torch's
+    fused AdamW runs, and on a GPU our kernel or torch's (ops/cuda/choice.py).
     """
     matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
     vectors = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
@@ -99,4 +104,6 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.opti
                 "build it from source, or use --optimizer adamw"
             ) from None
         return FusedAdam(groups, adam_w_mode=True, **common)
+    if by_kernel("adam", device.type):
+        return FusedAdamW(groups, **common)  # type: ignore[arg-type]
     return torch.optim.AdamW(groups, fused=True, **common)  # type: ignore[arg-type]

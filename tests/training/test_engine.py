@@ -218,7 +218,7 @@ def adam_steps(folder, cases):
             dtype,
             1,
             dist.get_world_size(),
-            optimizer=lambda model: build_optimizer(model, OptimizerSettings()),
+            optimizer=lambda model: build_optimizer(model, OptimizerSettings(), torch.device("cpu")),
             **more,
         )
         start = torch.cat([p.detach().float().flatten() for p in made_model().parameters()])

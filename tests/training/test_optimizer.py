@@ -15,7 +15,9 @@ def made_model():
 
 def test_only_matrices_decay():
     model = made_model()
-    optimizer = build_optimizer(model, OptimizerSettings(weight_decay=0.3, adam_beta2=0.98))
+    optimizer = build_optimizer(
+        model, OptimizerSettings(weight_decay=0.3, adam_beta2=0.98), torch.device("cpu")
+    )
     decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert {name: decay[id(p)] for name, p in model.named_parameters()} == {
         "0.weight": 0.3,
@@ -29,7 +31,7 @@ def test_only_matrices_decay():
 def test_apex_is_asked_for_by_name_and_refused_where_it_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "apex", None)
     with pytest.raises(UserError, match="--optimizer adamw"):
-        build_optimizer(made_model(), OptimizerSettings(optimizer="apex"))
+        build_optimizer(made_model(), OptimizerSettings(optimizer="apex"), torch.device("cpu"))
 
 
 def test_apex_is_refused_where_the_optimizer_runs_on_the_cpu():

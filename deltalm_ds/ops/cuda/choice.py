@@ -11,14 +11,12 @@ import logging
 import os
 from typing import Literal, get_args
 
-from torch import Tensor
-
 from deltalm_ds.errors import UserError
 from deltalm_ds.ops.cuda import operations
 from deltalm_ds.ops.cuda.kernels import Kernels
 from deltalm_ds.ops.cuda.library import library
 
-Operation = Literal["attention", "add_norm", "gelu", "cross_entropy"]
+Operation = Literal["attention", "add_norm", "gelu", "cross_entropy", "adam"]
 Way = Literal["kernel", "reference"]
 
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
@@ -32,9 +30,8 @@ _log = logging.getLogger(__name__)
 _choices: dict[tuple[str, str], bool] = {}
 
 
-def by_kernel(operation: Operation, tensor: Tensor) -> bool:
-    """Whether `operation` on `tensor` is to run by its kernel; decided, and logged, once."""
-    device_type = tensor.device.type
+def by_kernel(operation: Operation, device_type: str) -> bool:
+    """Whether `operation` is to run by its kernel on such a device; decided, and logged, once."""
     if (operation, device_type) not in _choices:
         choose_kernels(device_type)
     return _choices[operation, device_type]

@@ -9,24 +9,27 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from deltalm_ds.ops.cuda.checks import (
+    DTYPES,
+    AdamTensors,
+    Check,
+    check_adam,
+    check_attention,
+    check_gelu,
+    check_norm,
+    check_width,
+)
 from deltalm_ds.ops.philox import Dropout
 
-HEAD_WIDTH = 64
-"""The width of attention heads that the kernels are made for."""
-MAX_NORM_WIDTH = 1024
-"""The most features of a LayerNorm."""
-
 _CODES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-DTYPES = tuple(_CODES)
-"""What all kernels but attention's take."""
-_HALVES = (torch.bfloat16, torch.float16)
-_ALIGNMENT = 16  # bytes of one load
 _MAX_PARTS = 512  # as in column_sums.h
 _LEAST_TOKENS_A_PART = 16
+_ADAM_CHUNK = 1 << 14  # as in adam.cu
 
 
 class _Dropout(ctypes.Structure):
@@ -43,6 +46,20 @@ class _Dropout(ctypes.Structure):
     ]
 
 
+class AdamUpdate(NamedTuple):
+    """Numbers of one step of Adam with decoupled weight decay."""
+
+    beta1: float
+    beta2: float
+    step_size: float
+    """Learning rate / (1 - beta1^t)."""
+    decay: float
+    """1 - learning rate · weight decay."""
+    root_of_correction: float
+    """√(1 - beta2^t)."""
+    epsilon: float
+
+
 class Kernels:
     """The functions of one compiled library.
 
@@ -51,6 +68,7 @@ class Kernels:
 
     def __init__(self, library: ctypes.CDLL, device_type: str = "cuda") -> None:
         self._library = library
+        self._library.deltalm_error_text.restype = ctypes.c_char_p
         self._device_type = device_type
 
     def attention(
@@ -65,8 +83,8 @@ class Kernels:
         causal: bool,
     ) -> tuple[Tensor, Tensor]:
         """`ops.attention` for heads 64 wide; also the log-sums of its scores, fp32 [heads, tokens_q]."""
-        check = _Check("attention", self._device_type)
-        _check_attention(check, query, key, value, cumulative_lengths_q, cumulative_lengths_k)
+        lengths = (cumulative_lengths_q, cumulative_lengths_k), (max_length_q, max_length_k)
+        check_attention(self._check("attention"), query, key, value, *lengths, causal)
         out = torch.empty_like(query)
         log_sums = query.new_empty(query.shape[1], len(query), dtype=torch.float32)
         if not out.numel():
@@ -94,8 +112,9 @@ class Kernels:
         causal: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The gradients of query, key and value, from what `attention` was given and gave."""
-        check = _Check("attention_backward", self._device_type)
-        _check_attention(check, query, key, value, cumulative_lengths_q, cumulative_lengths_k)
+        check = self._check("attention_backward")
+        lengths = (cumulative_lengths_q, cumulative_lengths_k), (max_length_q, max_length_k)
+        check_attention(check, query, key, value, *lengths, causal)
         check.like("grad", grad, query)
         check.like("out", out, query)
         check.tensor("log_sums", log_sums, (torch.float32,), (query.shape[1], len(query)))
@@ -124,8 +143,8 @@ class Kernels:
 
         Without gamma only sum counts, and stands in place of the LayerNorm too.
         """
-        check = _Check("add_norm", self._device_type)
-        _check_norm(check, x, bias, residual, gamma, beta, dropout)
+        check = self._check("add_norm")
+        check_norm(check, x, bias, residual, gamma, beta, dropout)
         total = torch.empty_like(x)
         out = total if gamma is None else torch.empty_like(x)
         mean, rstd = (x.new_empty(len(x), dtype=torch.float32) for _ in range(2))
@@ -146,9 +165,9 @@ class Kernels:
         dropout: Dropout | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
         """Gradients of x, bias, residual, gamma and beta of `add_norm`, which gave total, mean and rstd."""
-        check = _Check("add_norm_backward", self._device_type)
+        check = self._check("add_norm_backward")
         check.tensor("grad", grad, DTYPES, (None, None))
-        _check_width(check, grad)
+        check_width(check, grad)
         if gamma is not None:
             check.given("total", total)
             check.like("total", total, grad)
@@ -172,16 +191,16 @@ class Kernels:
 
     def gelu(self, x: Tensor, bias: Tensor) -> Tensor:
         """GELU(x + bias); x [tokens, features], bias [features]."""
-        check = _Check("gelu", self._device_type)
-        _check_gelu(check, x, bias)
+        check = self._check("gelu")
+        check_gelu(check, x, bias)
         out = torch.empty_like(x)
         self._call("gelu", out, x, bias, *x.shape, _CODES[x.dtype])
         return out
 
     def gelu_backward(self, grad: Tensor, x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
         """The gradient of bias, and GELU(x + bias) once more; grad becomes the gradient of x in place."""
-        check = _Check("gelu_backward", self._device_type)
-        _check_gelu(check, x, bias)
+        check = self._check("gelu_backward")
+        check_gelu(check, x, bias)
         check.like("grad", grad, x)
         grad_bias, out = torch.empty_like(bias), torch.empty_like(x)
         outputs = (grad, grad_bias, out, _part_sums(grad, 1))
@@ -196,7 +215,7 @@ class Kernels:
         The loss is on_target · nll + on_all · (the sum of all classes' nll), and on_target + classes · on_all
         is 1. `with_gradient`, the gradient of the summed loss takes the logits' place.
         """
-        check = _Check("cross_entropy", self._device_type)
+        check = self._check("cross_entropy")
         check.tensor("logits", logits, DTYPES, (None, None))
         check.multiple_of_8("classes", logits.shape[1])
         check.tensor("labels", labels, (torch.int64,), (len(logits),))
@@ -205,108 +224,51 @@ class Kernels:
         self._call("cross_entropy", logits, nll, loss, labels, *settings)
         return nll, loss
 
+    def adam(self, tensors: Sequence[AdamTensors], update: AdamUpdate, grad_scale: Tensor | None) -> None:
+        """One step of Adam on all tensors, in place and in one launch.
+
+        Gradients of all have one dtype, rounded weights too. Their gradient is multiplied by `grad_scale`
+        (fp32 scalar on the device); where that is not finite nothing changes.
+        """
+        check = self._check("adam")
+        tensors = [one for one in tensors if one.weight.numel()]
+        if not tensors:
+            return
+        first = tensors[0]
+        for one in tensors:
+            check_adam(check, one, first)
+        if grad_scale is not None:
+            check.tensor("grad_scale", grad_scale, (torch.float32,), ())
+        table = [
+            *((0 if tensor is None else tensor.data_ptr()) for one in tensors for tensor in one),
+        ]
+        rows = torch.tensor(table).view(len(tensors), -1)
+        lengths = torch.tensor([[one.weight.numel()] for one in tensors])
+        chunks = [
+            (number, start)
+            for number, one in enumerate(tensors)
+            for start in range(0, one.weight.numel(), _ADAM_CHUNK)
+        ]
+        device = first.weight.device
+        rounded_dtype = torch.float32 if first.rounded_weight is None else first.rounded_weight.dtype
+        self._call(
+            "adam",
+            *(torch.cat([rows, lengths], 1).to(device), torch.tensor(chunks).to(device), len(chunks)),
+            *(grad_scale, *update, _CODES[first.grad.dtype], _CODES[rounded_dtype]),
+        )
+
+    def _check(self, function: str) -> Check:
+        if self._device_type == "cpu":
+            return Check(function, torch.device("cpu"))
+        return Check(function, torch.device("cuda", torch.cuda.current_device()))
+
     def _call(self, name: str, *arguments: Tensor | Dropout | float | None) -> None:
         """Launch: tensors and dropouts as pointers, float as float, int as int64, the stream last."""
         stream = torch.cuda.current_stream().cuda_stream if self._device_type == "cuda" else 0
         error = getattr(self._library, f"deltalm_{name}")(*map(_as_c, arguments), ctypes.c_void_p(stream))
         if error:
-            raise RuntimeError(f"kernel {name}: CUDA error {error}")
-
-
-class _Check:
-    """Says in one line which argument of a function is wrong, and what it must be."""
-
-    def __init__(self, function: str, device_type: str) -> None:
-        self._function = function
-        self._device_type = device_type
-
-    def fail(self, name: str, must: str, found: object) -> None:
-        """Raise ValueError."""
-        raise ValueError(f"{self._function}: {name} must be {must}, not {found}")
-
-    def given(self, name: str, tensor: Tensor | None) -> None:
-        """Refuse None."""
-        if tensor is None:
-            self.fail(name, "a tensor", None)
-
-    def tensor(
-        self, name: str, tensor: Tensor | None, dtypes: Sequence[torch.dtype], shape: Sequence[int | None]
-    ) -> None:
-        """Refuse all but a contiguous, aligned tensor of one of these dtypes and this shape (None: any)."""
-        if tensor is None:
-            return self.fail(name, "a tensor", None)
-        if tensor.device.type != self._device_type:
-            self.fail(name, f"on a {self._device_type} device", f"on {tensor.device}")
-        if tensor.dtype not in dtypes:
-            self.fail(name, " or ".join(map(str, dtypes)), tensor.dtype)
-        sizes = tuple(tensor.shape)
-        if len(sizes) != len(shape) or any(
-            want not in (None, size) for want, size in zip(shape, sizes, strict=True)
-        ):
-            self.fail(name, f"of shape {[('any' if want is None else want) for want in shape]}", list(sizes))
-        if not tensor.is_contiguous():
-            self.fail(name, "contiguous", f"of strides {tensor.stride()}")
-        if tensor.data_ptr() % _ALIGNMENT:
-            self.fail(name, f"aligned to {_ALIGNMENT} bytes", f"at {tensor.data_ptr():#x}")
-        return None
-
-    def like(self, name: str, tensor: Tensor | None, other: Tensor) -> None:
-        """Refuse all but the dtype and shape of another."""
-        self.tensor(name, tensor, (other.dtype,), tuple(other.shape))
-
-    def multiple_of_8(self, name: str, size: int) -> None:
-        """Refuse sizes that loads of 16 bytes do not fit."""
-        if size % 8:
-            self.fail(name, "a multiple of 8", size)
-
-    def dropout(self, dropout: Dropout | None, num_tokens: int) -> None:
-        """Refuse counters of other tokens."""
-        if dropout is not None:
-            for name in ("sample_of_token", "index_of_token"):
-                self.tensor(f"dropout.{name}", getattr(dropout, name), (torch.int64,), (num_tokens,))
-
-
-def _check_attention(
-    check: _Check, query: Tensor, key: Tensor, value: Tensor, lengths_q: Tensor, lengths_k: Tensor
-) -> None:
-    check.tensor("query", query, _HALVES, (None, None, HEAD_WIDTH))
-    check.tensor("key", key, (query.dtype,), (None, query.shape[1], HEAD_WIDTH))
-    check.like("value", value, key)
-    check.tensor("cumulative_lengths_q", lengths_q, (torch.int32,), (None,))
-    if not len(lengths_q):
-        check.fail("cumulative_lengths_q", "of at least one number", "empty")
-    check.like("cumulative_lengths_k", lengths_k, lengths_q)
-
-
-def _check_norm(
-    check: _Check,
-    x: Tensor,
-    bias: Tensor,
-    residual: Tensor,
-    gamma: Tensor | None,
-    beta: Tensor | None,
-    dropout: Dropout | None,
-) -> None:
-    check.tensor("x", x, DTYPES, (None, None))
-    _check_width(check, x)
-    check.like("residual", residual, x)
-    check.tensor("bias", bias, (x.dtype,), (x.shape[1],))
-    if gamma is not None:
-        check.like("gamma", gamma, bias)
-        check.like("beta", beta, bias)
-    check.dropout(dropout, len(x))
-
-
-def _check_width(check: _Check, x: Tensor) -> None:
-    check.multiple_of_8("features", x.shape[1])
-    if x.shape[1] > MAX_NORM_WIDTH:
-        check.fail("features", f"at most {MAX_NORM_WIDTH}", x.shape[1])
-
-
-def _check_gelu(check: _Check, x: Tensor, bias: Tensor) -> None:
-    check.tensor("x", x, DTYPES, (None, None))
-    check.multiple_of_8("features", x.shape[1])
-    check.tensor("bias", bias, (x.dtype,), (x.shape[1],))
+            words = self._library.deltalm_error_text(ctypes.c_int(error)).decode()
+            raise RuntimeError(f"kernel {name}: CUDA error {error}, {words}")
 
 
 def _part_sums(grad: Tensor, num_sums: int) -> Tensor:

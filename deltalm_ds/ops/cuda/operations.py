@@ -28,7 +28,8 @@ def has_kernels(device_type: str) -> bool:
     return device_type in _kernels
 
 
-def _of(tensor: Tensor) -> Kernels:
+def kernels_of(tensor: Tensor) -> Kernels:
+    """The kernels that run on the tensor's device."""
     return _kernels[tensor.device.type]
 
 
@@ -43,7 +44,7 @@ def _of(tensor: Tensor) -> Kernels:
     " -> (Tensor, Tensor)",
 )
 def _attention(query: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
-    return _of(query).attention(query, *arguments)
+    return kernels_of(query).attention(query, *arguments)
 
 
 @_attention.register_fake
@@ -59,7 +60,7 @@ def _(query: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     " bool causal) -> (Tensor, Tensor, Tensor)",
 )
 def _attention_backward(grad: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return _of(grad).attention_backward(grad, *arguments)
+    return kernels_of(grad).attention_backward(grad, *arguments)
 
 
 @_attention_backward.register_fake
@@ -122,7 +123,7 @@ def _add_norm(
     epsilon: float,
     *dropout: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    found = _of(x).add_norm(x, bias, residual, gamma, beta, epsilon, _dropout(*dropout))
+    found = kernels_of(x).add_norm(x, bias, residual, gamma, beta, epsilon, _dropout(*dropout))
     return found if gamma is not None else (found[0], *_nothing(x))
 
 
@@ -150,7 +151,7 @@ def _add_norm_backward(
     gamma: Tensor | None,
     *dropout: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    found = _of(grad).add_norm_backward(grad, total, mean, rstd, gamma, _dropout(*dropout))
+    found = kernels_of(grad).add_norm_backward(grad, total, mean, rstd, gamma, _dropout(*dropout))
     grad_x, grad_bias, grad_total, grad_gamma, grad_beta = found
     nothing = _nothing(grad)
     if gamma is None:
@@ -203,7 +204,7 @@ _add_norm.register_autograd(_add_norm_gradients, setup_context=_keep_add_norm)
 
 @custom_op("deltalm::gelu", mutates_args=(), schema="(Tensor x, Tensor bias) -> Tensor")
 def _gelu(x: Tensor, bias: Tensor) -> Tensor:
-    return _of(x).gelu(x, bias)
+    return kernels_of(x).gelu(x, bias)
 
 
 @_gelu.register_fake
@@ -218,7 +219,7 @@ def _(x: Tensor, bias: Tensor) -> Tensor:
 )
 def _gelu_backward(grad: Tensor, x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     grad_x = grad.clone()
-    grad_bias, _ = _of(x).gelu_backward(grad_x, x, bias)
+    grad_bias, _ = kernels_of(x).gelu_backward(grad_x, x, bias)
     return grad_x, grad_bias
 
 
@@ -240,7 +241,7 @@ _gelu.register_autograd(_gelu_gradients, setup_context=_keep_inputs)
 
 @custom_op("deltalm::gelu_linear", mutates_args=(), schema="(Tensor x, Tensor bias, Tensor weight) -> Tensor")
 def _gelu_linear(x: Tensor, bias: Tensor, weight: Tensor) -> Tensor:
-    return _of(x).gelu(x, bias) @ weight.t()
+    return kernels_of(x).gelu(x, bias) @ weight.t()
 
 
 @_gelu_linear.register_fake
@@ -257,7 +258,7 @@ def _gelu_linear_backward(
     grad: Tensor, x: Tensor, bias: Tensor, weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     grad_x = grad @ weight
-    grad_bias, activated = _of(x).gelu_backward(grad_x, x, bias)
+    grad_bias, activated = kernels_of(x).gelu_backward(grad_x, x, bias)
     return grad_x, grad_bias, grad.t() @ activated
 
 
@@ -283,7 +284,7 @@ _gelu_linear.register_autograd(_gelu_linear_gradients, setup_context=_keep_input
     " -> (Tensor, Tensor)",
 )
 def _cross_entropy(logits: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
-    return _of(logits).cross_entropy(logits, *arguments)
+    return kernels_of(logits).cross_entropy(logits, *arguments)
 
 
 @_cross_entropy.register_fake
