@@ -1,9 +1,14 @@
 """Packaging; docs/dependencies.md says why each requirement is there."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Distribution, find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / "deltalm_ds/__init__.py").read_text(encoding="utf-8"))
@@ -34,7 +39,40 @@ TEST = [
 DOCS = ["matplotlib>=3.8,<4"]
 DEV = [*TEST, *DOCS, "mypy>=1.15,<3", "ruff>=0.11,<0.18", "pre-commit>=4,<5", "build>=1,<2"]
 
+KERNELS = "deltalm_ds/ops/cuda/libdeltalm_kernels.so"
+
+
+class BuildWithKernels(build_py):
+    """Also compiles the GPU kernels where nvcc is; a checkout, not installed, compiles them on first use."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        # As a file, for its package needs torch, which an isolated build does not have.
+        build = [sys.executable, ROOT / "deltalm_ds/ops/cuda/build.py", Path(self.build_lib) / KERNELS]
+        done = subprocess.run(build, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        if done.returncode:
+            print("installing without GPU kernels: operations will run in torch", file=sys.stderr)
+
+
+class WheelForThisMachine(bdist_wheel):
+    """Any Python 3, on this platform, which compiled kernels are for."""
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
+
+
+class WithCompiledFiles(Distribution):
+    """Goes where packages for one platform go."""
+
+    def has_ext_modules(self) -> bool:
+        return True
+
+
 setup(
+    distclass=WithCompiledFiles,
+    cmdclass={"build_py": BuildWithKernels, "bdist_wheel": WheelForThisMachine},
     name="deltalm-ds",
     version=VERSION.group(1),
     description="DeltaLM pre-training, fine-tuning and serving on DeepSpeed",

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import deltalm_ds
+from deltalm_ds.ops.cuda.build import find_nvcc
 
 ROOT = Path(__file__).parent.parent
 MARKDOWN = sorted([*ROOT.glob("*.md"), *ROOT.glob("*/*.md")])
@@ -127,10 +128,11 @@ def test_torch_is_pinned_in_one_place() -> None:
 
 
 def test_wheel_holds_code_sample_and_the_sources_of_kernels(tmp_path: Path) -> None:
-    """What `pip install .` installs: every module, the sample's files, the version and the dependencies."""
+    """What `pip install .` installs: modules, sample, version, dependencies, and kernels where nvcc is."""
     source = tmp_path / "source"
     ignore = shutil.ignore_patterns("__pycache__", ".*")
-    shutil.copytree(ROOT / "deltalm_ds", source / "deltalm_ds", ignore=ignore)
+    for name in ("deltalm_ds", "kernels"):
+        shutil.copytree(ROOT / name, source / name, ignore=ignore)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
@@ -140,11 +142,14 @@ def test_wheel_holds_code_sample_and_the_sources_of_kernels(tmp_path: Path) -> N
         packed = {name for name in wheel.namelist() if name.startswith("deltalm_ds/")}
         (metadata_name,) = (name for name in wheel.namelist() if name.endswith("METADATA"))
         metadata = wheel.read(metadata_name).decode()
-    assert packed == {
+    compiled = {"deltalm_ds/ops/cuda/libdeltalm_kernels.so"} if find_nvcc() else set()
+    assert packed - compiled == {
         file.relative_to(ROOT).as_posix()
         for file in (ROOT / "deltalm_ds").rglob("*")
         if file.is_file() and "__pycache__" not in file.parts
     }
+    assert compiled <= packed
+    assert path.name.startswith(f"deltalm_ds-{deltalm_ds.__version__}-py3-none-linux_")
     assert f"\nVersion: {deltalm_ds.__version__}\n" in metadata
     needed = re.findall(r"^Requires-Dist: ([\w-]+)[^;\n]*$", metadata, flags=re.M)
     assert sorted(needed) == sorted(requirements()["REQUIREMENTS"])

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from deltalm_ds.ops.cuda.build import ARCHITECTURES, build, find_nvcc
+from deltalm_ds.ops.cuda.build import ARCHITECTURES, cached_build, find_nvcc
 
 TABLE = Path(__file__).resolve().parents[2] / "kernels/RESOURCES.md"
 HEAD = f"""\
@@ -68,10 +68,9 @@ def recorded():
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
+def compiled():
     """The library and ptxas's report."""
-    library = tmp_path_factory.mktemp("gpu") / "kernels.so"
-    return library, build(library, find_nvcc())
+    return cached_build(find_nvcc())
 
 
 @needs_nvcc
@@ -138,7 +137,4 @@ def test_the_library_answers_where_there_is_no_gpu(compiled):
 
 
 if __name__ == "__main__":
-    from tempfile import TemporaryDirectory
-
-    with TemporaryDirectory() as folder:
-        TABLE.write_text(table_of(usage_of(build(Path(folder) / "kernels.so", find_nvcc()))))
+    TABLE.write_text(table_of(usage_of(cached_build(find_nvcc())[1])))

@@ -1,11 +1,13 @@
 """Compile the CUDA kernels into one library: `python -m deltalm_ds.ops.cuda.build OUTPUT.so`.
 
 Only nvcc is needed, on the PATH or in CUDA_HOME; no GPU, and nothing of torch. One library holds machine code
-for every architecture of ARCHITECTURES, and PTX that later ones compile for themselves.
+for every architecture of ARCHITECTURES, and PTX that later ones compile for themselves. What was compiled is
+kept by content in the user's cache.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -16,7 +18,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from deltalm_ds.cache import cache_folder
 from deltalm_ds.errors import UserError
+from deltalm_ds.files import write_text_atomically
 
 SOURCES = Path(__file__).resolve().parents[3] / "kernels"
 """The sources, in a checkout; an installed package has the compiled library instead."""
@@ -44,6 +48,22 @@ def fingerprint(nvcc: Path) -> str:
     parts = [version, repr((ARCHITECTURES, _PTX, _FLAGS)).encode()]
     parts += [part for file in files for part in (file.name.encode(), file.read_bytes())]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:20]
+
+
+def cached_build(nvcc: Path) -> tuple[Path, str]:
+    """The library in the user's cache and ptxas's report; compiled if need be, by one process at a time.
+
+    Raises UserError if it cannot be compiled, OSError or RuntimeError if there is no place for it.
+    """
+    path = cache_folder() / f"gpu-kernels-{fingerprint(nvcc)}.so"
+    report = path.with_suffix(".txt")
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            print(f"compiling the GPU kernels into {path}, a minute's work", file=sys.stderr)
+            write_text_atomically(report, build(path.with_suffix(".unfinished"), nvcc))
+            path.with_suffix(".unfinished").rename(path)
+    return path, report.read_text(encoding="utf-8")
 
 
 def build(output: Path, nvcc: Path, architectures: Sequence[str] = ARCHITECTURES) -> str:
@@ -77,8 +97,19 @@ def _run(command: Sequence[str | Path]) -> str:
     return done.stderr
 
 
+def main(output: Path) -> None:
+    """Put the library at `output`."""
+    nvcc = find_nvcc()
+    if nvcc is None:
+        raise UserError(
+            "no nvcc on the PATH or in CUDA_HOME: install the CUDA toolkit to compile the kernels"
+        )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(cached_build(nvcc)[0], output)
+
+
 if __name__ == "__main__":
-    compiler = find_nvcc()
-    if compiler is None:
-        sys.exit("no nvcc on the PATH or in CUDA_HOME: install the CUDA toolkit")
-    build(Path(sys.argv[1]), compiler)
+    try:
+        main(Path(sys.argv[1]))
+    except (UserError, OSError, RuntimeError) as error:
+        sys.exit(f"{type(error).__name__}: {error}" if not isinstance(error, UserError) else str(error))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import logging
 from functools import lru_cache
 from pathlib import Path
@@ -11,8 +10,7 @@ from pathlib import Path
 import torch
 
 from deltalm_ds.errors import UserError
-from deltalm_ds.ops.cache import cache_folder
-from deltalm_ds.ops.cuda.build import SOURCES, build, find_nvcc, fingerprint
+from deltalm_ds.ops.cuda.build import SOURCES, cached_build, find_nvcc
 
 PACKAGED = Path(__file__).parent / "libdeltalm_kernels.so"
 """Where an installed package has them."""
@@ -47,10 +45,4 @@ def _path() -> Path:
     nvcc = find_nvcc()
     if nvcc is None or not SOURCES.is_dir():
         raise UserError("they are not in this installation, and there is no nvcc to compile them")
-    path = cache_folder() / f"gpu-kernels-{fingerprint(nvcc)}.so"
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not path.exists():
-            _log.info("compiling the GPU kernels into %s, a minute's work", path)
-            build(path, nvcc)
-    return path
+    return cached_build(nvcc)[0]

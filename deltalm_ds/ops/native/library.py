@@ -16,7 +16,7 @@ import tempfile
 from functools import lru_cache
 from pathlib import Path
 
-from deltalm_ds.ops.cache import cache_folder
+from deltalm_ds.cache import cache_folder
 
 FOLDER = Path(__file__).parent
 # -fno-trapping-math changes no value; without it gcc makes no AVX2 vectors of a choice between two numbers.
