@@ -84,6 +84,7 @@ setup(
     packages=find_packages(include=["deltalm_ds", "deltalm_ds.*"]),
     package_data={
         "deltalm_ds.demo": ["phrases/*.json", "paragraphs/*.txt"],
+        "deltalm_ds.ops.cuda": ["measured.json"],
         "deltalm_ds.ops.native": ["*.c", "*.h"],
     },
     install_requires=REQUIREMENTS,

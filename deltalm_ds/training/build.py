@@ -22,6 +22,7 @@ from deltalm_ds.errors import UserError
 from deltalm_ds.files import write_text_atomically
 from deltalm_ds.model import DeltaLM, DeltaLMConfig, Recomputation
 from deltalm_ds.model.config import PRESETS
+from deltalm_ds.ops.cuda import choice
 from deltalm_ds.text.tokenizer import Tokenizer
 from deltalm_ds.training.checkpoint_folder import CONFIG, RunState, differences, step_folders
 from deltalm_ds.training.checkpoints import CheckpointStore, find_resumable
@@ -98,6 +99,8 @@ def _build(settings: PretrainSettings, process: Process) -> Iterator[Trainer]:
             deepspeed_config.resolved["checkpoint"]["load_universal"] = True
     if process.is_first:
         _describe(settings, deepspeed_config, model, corpus, origin, output, peak)
+        if process.device.type == "cuda":
+            say(f"kernels   {choice.description('cuda')}")
         if resumable is not None:
             _say_changes(settings, resumable.state)
 

@@ -1,5 +1,7 @@
 """The kernels as torch's operators, and DeltaLM on them: gradients, tracing, compilation, choice."""
 
+import json
+
 import pytest
 import torch
 from references import made_dropout
@@ -159,7 +161,54 @@ def test_what_the_variable_may_not_say_is_told(text):
         choice.demands(text)
 
 
-def test_everything_runs_by_torch_unless_told_otherwise(monkeypatch, compiled):
+@pytest.fixture
+def on_a_gpu(monkeypatch, compiled, tmp_path):
+    """A function that says what was measured on this machine's GPU, which it pretends to have."""
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "A GPU")
+    monkeypatch.setattr(choice, "_choices", {})
+    monkeypatch.setattr(choice, "MEASURED", tmp_path / "measured.json")
+    monkeypatch.setitem(operations._kernels, "cuda", compiled)
+
+    def measured(content):
+        choice.MEASURED.write_text(json.dumps(content))
+        choice._choices.clear()
+
+    return measured
+
+
+def test_a_kernel_runs_by_default_where_it_was_measured_and_did_not_lose(on_a_gpu, monkeypatch):
+    on_a_gpu({"A GPU": {"attention": 1.3, "gelu": 0.97, "adam": 1.0}, "Another": {"add_norm": 2.0}})
+    chosen = {name for name in choice.OPERATIONS if choice.by_kernel(name, "cuda")}
+    assert chosen == {"attention", "adam"}
+    assert choice.description("cuda") == (
+        "attention, adam by our kernels; add_norm, gelu, cross_entropy by torch"
+    )
+    monkeypatch.setenv(choice.VARIABLE, "attention=reference,gelu=kernel")
+    choice.choose_kernels("cuda")
+    assert {name for name in choice.OPERATIONS if choice.by_kernel(name, "cuda")} == {"gelu", "adam"}
+
+
+def test_a_gpu_never_measured_runs_torch_and_says_so(on_a_gpu):
+    on_a_gpu({"Another": {"add_norm": 2.0}})
+    assert not any(choice.by_kernel(name, "cuda") for name in choice.OPERATIONS)
+    assert "by torch; nothing was measured on this GPU: `make gpu`" in choice.description("cuda")
+
+
+def test_a_demanded_kernel_that_is_not_there_is_an_error(on_a_gpu, monkeypatch):
+    on_a_gpu({})
+    monkeypatch.delitem(operations._kernels, "cuda")
+    monkeypatch.setenv(choice.VARIABLE, "gelu=kernel")
+    with pytest.raises(UserError, match="DELTALM_KERNELS demands the kernel for gelu"):
+        choice.choose_kernels("cuda")
+
+
+def test_the_committed_measurements_are_of_known_operations():
+    for gpu, ratios in json.loads(choice.MEASURED.read_text()).items():
+        assert gpu
+        assert set(ratios) <= set(choice.OPERATIONS)
+
+
+def test_everything_runs_by_torch_on_a_cpu_unless_told_otherwise(monkeypatch, compiled):
     monkeypatch.setitem(operations._kernels, "cpu", compiled)
     monkeypatch.setattr(choice, "_choices", {})
     assert not any(choice.by_kernel(operation, "cpu") for operation in choice.OPERATIONS)

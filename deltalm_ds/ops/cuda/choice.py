@@ -2,14 +2,19 @@
 
 The environment variable DELTALM_KERNELS decides for operations by name, for instance
 "attention=reference,gelu=kernel", or for all of them by "reference" or "kernel"; a kernel that is demanded
-and cannot run is an error. Without it everything runs by torch, as long as no kernel was measured on a GPU.
+and cannot run is an error. Without it, an operation runs by its kernel on GPUs where that was measured to be
+as fast as torch at least: measured.json, which `make gpu` writes, has GPU names and how many times as fast
+each kernel was.
 """
 
 from __future__ import annotations
 
-import logging
+import json
 import os
+from pathlib import Path
 from typing import Literal, get_args
+
+import torch
 
 from deltalm_ds.errors import UserError
 from deltalm_ds.ops.cuda import operations
@@ -22,16 +27,13 @@ Way = Literal["kernel", "reference"]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
 
 VARIABLE = "DELTALM_KERNELS"
-_DEFAULT: Way = "reference"
-
-_log = logging.getLogger(__name__)
-
+MEASURED = Path(__file__).with_name("measured.json")
 
 _choices: dict[tuple[str, str], bool] = {}
 
 
 def by_kernel(operation: Operation, device_type: str) -> bool:
-    """Whether `operation` is to run by its kernel on such a device; decided, and logged, once."""
+    """Whether `operation` is to run by its kernel on such a device; decided once."""
     if (operation, device_type) not in _choices:
         choose_kernels(device_type)
     return _choices[operation, device_type]
@@ -40,14 +42,27 @@ def by_kernel(operation: Operation, device_type: str) -> bool:
 def choose_kernels(device_type: str) -> None:
     """Decide for all operations on a device type: before torch.compile, which cannot trace the decision."""
     demanded = demands(os.environ.get(VARIABLE, ""))
+    measured = _measured(device_type)
     for operation in OPERATIONS:
-        way = demanded.get(operation, _DEFAULT)
+        default = "kernel" if measured.get(operation, 0.0) >= 1 else "reference"
+        way = demanded.get(operation, default)
         chosen = way == "kernel" and _has_kernels(device_type)
-        if way == "kernel" and device_type == "cuda" and not chosen:
+        if operation in demanded and way == "kernel" and device_type == "cuda" and not chosen:
             raise UserError(f"{VARIABLE} demands the kernel for {operation}, and there are no kernels here")
-        if device_type == "cuda":
-            _log.info("%s on GPUs runs by %s", operation, "its kernel" if chosen else "torch")
         _choices[operation, device_type] = chosen
+
+
+def description(device_type: str) -> str:
+    """What runs by kernels and what by torch, in words."""
+    ways = {
+        way: [name for name in OPERATIONS if by_kernel(name, device_type) == way] for way in (True, False)
+    }
+    words = [
+        f"{', '.join(names)} by {'our kernels' if way else 'torch'}" for way, names in ways.items() if names
+    ]
+    if device_type == "cuda" and not _measured(device_type):
+        words.append(f"nothing was measured on this GPU: `make gpu` does, {VARIABLE}=kernel tries without")
+    return "; ".join(words)
 
 
 def demands(text: str) -> dict[Operation, Way]:
@@ -63,6 +78,13 @@ def demands(text: str) -> dict[Operation, Way]:
         for operation in OPERATIONS if not equals else (name,):
             found[operation] = way  # type: ignore[index, assignment]
     return found
+
+
+def _measured(device_type: str) -> dict[str, float]:
+    """How many times as fast as torch the kernels were on this GPU, by operation; nothing if never run."""
+    if device_type != "cuda":
+        return {}
+    return json.loads(MEASURED.read_text(encoding="utf-8")).get(torch.cuda.get_device_name(), {})
 
 
 def _has_kernels(device_type: str) -> bool:
