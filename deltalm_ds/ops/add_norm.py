@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from deltalm_ds.ops.cuda.checks import DTYPES, MAX_NORM_WIDTH
+from deltalm_ds.ops.cuda.checks import suits_norm
 from deltalm_ds.ops.cuda.choice import by_kernel
 from deltalm_ds.ops.cuda.operations import dropout_arguments
 from deltalm_ds.ops.dropout import keep_mask
@@ -30,7 +30,7 @@ def dropout_add_layer_norm(
 
     x, residual [tokens, features]; bias, gamma, beta [features]. Returns [tokens, features].
     """
-    if _suits_kernel(x) and by_kernel("add_norm", x.device.type):
+    if suits_norm(x) and by_kernel("add_norm", x.device.type):
         return _by_kernel(x, bias, residual, gamma, beta, epsilon, dropout)
     if kernels.support(x, bias, residual, gamma, beta):
         return _AddNorm.apply(x, bias, residual, gamma, beta, epsilon, dropout)
@@ -39,7 +39,7 @@ def dropout_add_layer_norm(
 
 def dropout_add(x: Tensor, bias: Tensor, residual: Tensor, dropout: Dropout | None) -> Tensor:
     """residual + dropout(x + bias), the end of a sub-layer that normalises first; shapes as above."""
-    if _suits_kernel(x) and by_kernel("add_norm", x.device.type):
+    if suits_norm(x) and by_kernel("add_norm", x.device.type):
         return _by_kernel(x, bias, residual, None, None, 0.0, dropout)
     if kernels.support(x, bias, residual):
         return _AddNorm.apply(x, bias, residual, None, None, 0.0, dropout)
@@ -52,11 +52,6 @@ def dropout_add(x: Tensor, bias: Tensor, residual: Tensor, dropout: Dropout | No
 def layer_norm(x: Tensor, gamma: Tensor, beta: Tensor, epsilon: float) -> Tensor:
     """LayerNorm over the features of x [tokens, features], statistics in fp32."""
     return F.layer_norm(x, (x.shape[1],), gamma, beta, epsilon)
-
-
-def _suits_kernel(x: Tensor) -> bool:
-    width = x.shape[1]
-    return x.dtype in DTYPES and width % 8 == 0 and width <= MAX_NORM_WIDTH
 
 
 def _by_kernel(

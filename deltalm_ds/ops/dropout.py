@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from deltalm_ds.ops.cuda.checks import suits_norm
+from deltalm_ds.ops.cuda.choice import by_kernel
+from deltalm_ds.ops.cuda.operations import dropout_arguments
 from deltalm_ds.ops.native import kernels
 from deltalm_ds.ops.philox import DECISIONS_PER_CALL, MAX_TOKENS_IN_SAMPLE, Dropout, decide
 
@@ -16,6 +19,10 @@ def apply_dropout(x: Tensor, dropout: Dropout | None) -> Tensor:
     """Dropout alone: x [tokens, features] to the same shape."""
     if dropout is None:
         return x
+    if suits_norm(x) and by_kernel("add_norm", x.device.type):
+        bias, residual = x.new_zeros(x.shape[1]), torch.zeros_like(x)
+        settings = (None, None, 0.0, *dropout_arguments(dropout))
+        return torch.ops.deltalm.add_norm(x.contiguous(), bias, residual, *settings)[0]
     if kernels.support(x):
         return _Dropout.apply(x, dropout)
     return (x * keep_mask(dropout, x.shape[1])) * dropout.scale

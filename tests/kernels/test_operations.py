@@ -8,7 +8,7 @@ from references import made_dropout
 
 from deltalm_ds.errors import UserError
 from deltalm_ds.model import DeltaLM, DeltaLMConfig, DropoutState, PackedTokens
-from deltalm_ds.ops import products
+from deltalm_ds.ops import apply_dropout, products
 from deltalm_ds.ops.cuda import choice, operations
 from deltalm_ds.ops.native import kernels as native
 
@@ -141,6 +141,20 @@ def test_kernels_are_called_where_they_are_chosen(monkeypatch, compiled):
     run(made_model(torch.bfloat16))
     names = {"attention", "attention_backward", "add_norm", "add_norm_backward", "cross_entropy"}
     assert set(calls) == names
+
+
+@pytest.mark.usefixtures("on_kernels")
+@pytest.mark.parametrize("num_tokens", [0, 1, 6])
+def test_dropout_alone_is_the_references(by_reference, num_tokens):
+    x = torch.randn(num_tokens, 40).bfloat16().requires_grad_()
+    dropout = made_dropout(num_tokens, 0.4)
+    found, expected = [], []
+    for results in (found, expected):
+        out = apply_dropout(x, dropout)
+        (grad,) = torch.autograd.grad(out, x, torch.ones_like(out))
+        results += [out, grad]
+        by_reference()
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,11 @@ def check_attention(
         check.fail("key", f"as long as query ({len(query)}), being causal", len(key))
 
 
+def suits_norm(x: Tensor) -> bool:
+    """Whether the kernels of dropout, residual and LayerNorm are made for x [tokens, features]."""
+    return x.dtype in DTYPES and x.shape[1] % 8 == 0 and x.shape[1] <= MAX_NORM_WIDTH
+
+
 def check_norm(
     check: Check,
     x: Tensor,
