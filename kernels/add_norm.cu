@@ -19,7 +19,7 @@
 #include "dropout.h"
 
 constexpr int WARPS = 4;
-constexpr int MAX_VECTORS = 4; /* more would not fit into registers, backward */
+constexpr int MAX_VECTORS = 4;         /* more would not fit into registers, backward */
 constexpr int FEATURES_A_VECTOR = 256; /* of the whole warp */
 
 /* gamma null: no LayerNorm, and out, mean, rstd are not written. */
@@ -177,11 +177,11 @@ template <class T, int VECTORS> __global__ void __launch_bounds__(32 * WARPS, 2)
     add_warps(beta_sums, 2);
 }
 
-/* Call function(std::integral_constant) with the vectors that `width` features need. */
+/* Call function(std::integral_constant) with vectors enough for `width` features. */
 template <class Function> static int with_vectors(int64_t width, Function function) {
     switch (divide_up(width, FEATURES_A_VECTOR)) {
     case 1: return function(std::integral_constant<int, 1>());
-    case 2: return function(std::integral_constant<int, 2>());
+    case 2:
     case 3: return function(std::integral_constant<int, 3>());
     case 4: return function(std::integral_constant<int, 4>());
     }

@@ -86,6 +86,44 @@ template <class T, bool ROWS_ARE_KEYS> __global__ void __launch_bounds__(THREADS
     uint32_t rows[STEPS][4], second_rows[STEPS][4];
     float total[CHUNKS][4] = {}, second_total[CHUNKS][4] = {}; /* dk and dv, or dq alone */
     const float unit = p.scale * LOG2_E;
+    /* This warp's rows with one tile; at an edge some pairs of query and key are not to be seen. */
+    const int row = first + 16 * warp_of_thread();
+    auto visit = [&](auto at_edge, int start, int turn) {
+        constexpr bool AT_EDGE = decltype(at_edge)::value;
+#pragma unroll
+        for (int step = 0; step < TILE / 16; step++) {
+            const int column = start + 16 * step;
+            if (AT_EDGE && (column >= column_source.length ||
+                            (p.causal && (ROWS_ARE_KEYS ? row >= column + 16 : column >= row + 16))))
+                continue;
+            float scores[2][4], slopes[2][4]; /* p, and ds */
+            multiply_transposed(scores, rows, columns(turn), 16 * step);
+            multiply_transposed(slopes, second_rows, second_columns(turn), 16 * step);
+#pragma unroll
+            for (int half = 0; half < 2; half++)
+#pragma unroll
+                for (int i = 0; i < 4; i++) {
+                    const int in_row = row_of(i), in_column = column_of(half, i);
+                    const int of_query =
+                        ROWS_ARE_KEYS ? turn * TILE + 16 * step + in_column : 16 * warp_of_thread() + in_row;
+                    float share = exp2f(scores[half][i] * unit - log_sums[of_query]);
+                    if (AT_EDGE && (column + in_column >= column_source.length ||
+                                    (p.causal && (ROWS_ARE_KEYS ? row + in_row > column + in_column
+                                                                : column + in_column > row + in_row))))
+                        share = 0;
+                    scores[half][i] = share;
+                    slopes[half][i] = share * (slopes[half][i] - deltas[of_query]);
+                }
+            uint32_t left[4];
+            as_left_operand<T>(left, slopes);
+            add_product(total, left, columns(turn), 16 * step);
+            if (ROWS_ARE_KEYS) {
+                as_left_operand<T>(left, scores);
+                add_product(second_total, left, second_columns(turn), 16 * step);
+            }
+        }
+    };
+
     for (int start = begin, turn = 0; start < end; start += TILE, turn ^= 1) {
         if (start + TILE < end) {
             fetch_tile(columns(turn ^ 1), column_source, start + TILE);
@@ -99,32 +137,13 @@ template <class T, bool ROWS_ARE_KEYS> __global__ void __launch_bounds__(THREADS
             load_rows(rows, tile(0));
             load_rows(second_rows, tile(1));
         }
-#pragma unroll
-        for (int step = 0; step < TILE / 16; step++) {
-            float scores[2][4], slopes[2][4]; /* p, and ds */
-            multiply_transposed(scores, rows, columns(turn), 16 * step);
-            multiply_transposed(slopes, second_rows, second_columns(turn), 16 * step);
-#pragma unroll
-            for (int half = 0; half < 2; half++)
-#pragma unroll
-                for (int i = 0; i < 4; i++) {
-                    const int in_rows = 16 * warp_of_thread() + row_of(i),
-                              in_columns = 16 * step + column_of(half, i);
-                    const int row = first + in_rows, column = start + in_columns;
-                    const int of_query = ROWS_ARE_KEYS ? turn * TILE + in_columns : in_rows;
-                    const bool seen = column < column_source.length && row < row_source.length &&
-                                      (!p.causal || (ROWS_ARE_KEYS ? row <= column : column <= row));
-                    const float share = seen ? exp2f(scores[half][i] * unit - log_sums[of_query]) : 0.0f;
-                    scores[half][i] = share;
-                    slopes[half][i] = share * (slopes[half][i] - deltas[of_query]);
-                }
-            uint32_t left[4];
-            as_left_operand<T>(left, slopes);
-            add_product(total, left, columns(turn), 16 * step);
-            if (ROWS_ARE_KEYS) {
-                as_left_operand<T>(left, scores);
-                add_product(second_total, left, second_columns(turn), 16 * step);
-            }
+        if (row < row_source.length) {
+            const bool all_seen =
+                !p.causal || (ROWS_ARE_KEYS ? row + 16 <= start + 1 : start + TILE <= row + 1);
+            if (start + TILE <= column_source.length && all_seen)
+                visit(std::false_type(), start, turn);
+            else
+                visit(std::true_type(), start, turn);
         }
         __syncthreads(); /* before the next turn overwrites what other warps still read */
     }

@@ -41,29 +41,27 @@ template <class T> __global__ void __launch_bounds__(THREADS) attention(Attentio
     float total[CHUNKS][4] = {};
     float highest[2] = {-INFINITY, -INFINITY}, sums[2] = {0, 0};
     const float unit = p.scale * LOG2_E;
-    for (int start = 0, turn = 0; start < end; start += TILE, turn ^= 1) {
-        if (start + TILE < end) {
-            fetch_tile(keys(turn ^ 1), key, start + TILE);
-            fetch_tile(values(turn ^ 1), value, start + TILE);
-        }
-        close_group();
-        wait_for_groups<1>();
-        __syncthreads();
-        if (start == 0) load_rows(rows, queries);
-
+    /* Scores, softmax and product of this warp's rows with one tile; at an edge some columns are not to be
+     * seen. */
+    const int row = first + 16 * warp_of_thread();
+    auto visit = [&](auto at_edge, int start, int turn) {
+        constexpr bool AT_EDGE = decltype(at_edge)::value;
+        const int seen = p.causal && row + 16 < key.length ? row + 16 : key.length; /* by any of the rows */
         float scores[TILE / 16][2][4];
         float above[2] = {highest[0], highest[1]};
 #pragma unroll
         for (int step = 0; step < TILE / 16; step++) {
+            if (AT_EDGE && start + 16 * step >= seen) break;
             multiply_transposed(scores[step], rows, keys(turn), 16 * step);
 #pragma unroll
             for (int half = 0; half < 2; half++)
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
                     const int column = start + 16 * step + column_of(half, i);
-                    const int row = first + 16 * warp_of_thread() + row_of(i);
                     float &score = scores[step][half][i];
-                    score = column < key.length && (!p.causal || column <= row) ? score * unit : -INFINITY;
+                    score *= unit;
+                    if (AT_EDGE && (column >= key.length || (p.causal && column > row + row_of(i))))
+                        score = -INFINITY;
                     above[i / 2] = fmaxf(above[i / 2], score);
                 }
         }
@@ -84,6 +82,7 @@ template <class T> __global__ void __launch_bounds__(THREADS) attention(Attentio
         }
 #pragma unroll
         for (int step = 0; step < TILE / 16; step++) {
+            if (AT_EDGE && start + 16 * step >= seen) break;
 #pragma unroll
             for (int half = 0; half < 2; half++)
 #pragma unroll
@@ -96,6 +95,23 @@ template <class T> __global__ void __launch_bounds__(THREADS) attention(Attentio
             as_left_operand<T>(left, scores[step]);
             add_product(total, left, values(turn), 16 * step);
         }
+    };
+
+    for (int start = 0, turn = 0; start < end; start += TILE, turn ^= 1) {
+        if (start + TILE < end) {
+            fetch_tile(keys(turn ^ 1), key, start + TILE);
+            fetch_tile(values(turn ^ 1), value, start + TILE);
+        }
+        close_group();
+        wait_for_groups<1>();
+        __syncthreads();
+        if (start == 0) load_rows(rows, queries);
+        if (row < query.length) {
+            if (start + TILE <= key.length && (!p.causal || start + TILE <= row + 1))
+                visit(std::false_type(), start, turn);
+            else
+                visit(std::true_type(), start, turn);
+        }
         __syncthreads(); /* before the next turn overwrites what other warps still read */
     }
 
@@ -106,9 +122,9 @@ template <class T> __global__ void __launch_bounds__(THREADS) attention(Attentio
         sums[r] += __shfl_xor_sync(ALL_LANES, sums[r], 1);
         sums[r] += __shfl_xor_sync(ALL_LANES, sums[r], 2);
         factor[r] = sums[r] > 0 ? 1 / sums[r] : 0;
-        const int row = first + 16 * warp_of_thread() + row_of(2 * r);
-        if (lane_of_thread() % 4 == 0 && row < query.length)
-            p.log_sums[blockIdx.y * p.num_queries + p.cumulative_lengths_q[blockIdx.z] + row] =
+        const int of_lane = row + row_of(2 * r);
+        if (lane_of_thread() % 4 == 0 && of_lane < query.length)
+            p.log_sums[blockIdx.y * p.num_queries + p.cumulative_lengths_q[blockIdx.z] + of_lane] =
                 sums[r] > 0 ? highest[r] * LN_2 + logf(sums[r]) : -INFINITY;
     }
     const Sequence<T> out = sequence_of(p.out, p.cumulative_lengths_q, p.num_heads);

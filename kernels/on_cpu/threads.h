@@ -3,9 +3,9 @@
  * A block's threads are fibers: one runs until it must wait for others, at a barrier or at an exchange within
  * its warp, then the next one. They are resumed in ascending or, after `deltalm_shuffle_threads(seed)`, in
  * ever new random orders: a barrier that is missing shows in at least one of the two. Dynamic shared memory
- * starts as NaN. Blocks are spread over the cores; after `deltalm_begin_at_block(n)` earlier ones are left out,
- * so that offsets past 2^31 can be tried without the memory before them. A block whose threads wait for ever
- * ends the process.
+ * starts as NaN. Blocks are spread over the cores; after `deltalm_begin_at_block(n)` earlier ones are left
+ * out, so that offsets past 2^31 can be tried without the memory before them. A block whose threads wait for
+ * ever ends the process.
  */
 #pragma once
 
@@ -55,7 +55,7 @@ struct Fiber {
     std::unique_ptr<char[]> stack{new char[STACK_BYTES]};
     ucontext_t start;
     jmp_buf paused;
-    bool is_started, is_done;
+    bool is_started = false, is_done = false;
     const Meeting *waits_at;
     uint64_t since; /* the generation of `waits_at` when it began to wait */
 };
@@ -115,11 +115,14 @@ inline T from_lane(const T &value, int lane) {
     return got;
 }
 
+/* A fiber runs the thread of one block after the other. */
 inline void run_fiber() {
-    block->kernel();
-    block->running->is_done = true;
-    if (--block->num_alive && block->barrier.num_waiting == block->num_alive) release(block->barrier);
-    _longjmp(block->scheduler, 1);
+    for (;;) {
+        block->kernel();
+        block->running->is_done = true;
+        if (--block->num_alive && block->barrier.num_waiting == block->num_alive) release(block->barrier);
+        if (!_setjmp(block->running->paused)) _longjmp(block->scheduler, 1);
+    }
 }
 
 inline void resume(int number) {
@@ -137,8 +140,9 @@ inline void start_fiber(int number) {
     const dim3 &size = block->size;
     unsigned n = number;
     fiber.thread = dim3(n % size.x, n / size.x % size.y, n / (size.x * size.y));
-    fiber.is_started = fiber.is_done = false;
+    fiber.is_done = false;
     fiber.waits_at = nullptr;
+    if (fiber.is_started) return;
     getcontext(&fiber.start);
     fiber.start.uc_stack.ss_sp = fiber.stack.get();
     fiber.start.uc_stack.ss_size = STACK_BYTES;
@@ -217,7 +221,8 @@ template <class... Parameters, class... Arguments> inline int launch(void (*kern
     };
     std::vector<std::thread> workers;
     unsigned num_workers = std::max(1u, std::thread::hardware_concurrency());
-    for (unsigned i = 0; i < std::min<int64_t>(num_workers, num_blocks); i++) workers.emplace_back(work);
+    for (unsigned i = 1; i < std::min<int64_t>(num_workers, num_blocks); i++) workers.emplace_back(work);
+    work(); /* here, where the fibers of earlier launches are */
     for (std::thread &worker : workers) worker.join();
     return 0;
 }

@@ -75,7 +75,8 @@ def build(output: Path, nvcc: Path, architectures: Sequence[str] = ARCHITECTURES
     targets.append(f"-gencode=arch=compute_{_PTX},code=compute_{_PTX}")
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix="building-") as work:
-        sources = sorted(SOURCES.glob("*.cu"))
+        # The longest work first, so that no core waits for it at the end.
+        sources = sorted(SOURCES.glob("*.cu"), key=lambda source: -source.stat().st_size)
         objects = [Path(work) / f"{source.stem}.o" for source in sources]
 
         def compile_one(source: Path, target: Path) -> str:
@@ -93,7 +94,8 @@ def _run(command: Sequence[str | Path]) -> str:
     """What the command says on stderr."""
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
     if done.returncode:
-        raise UserError(f"{command[0]} failed on the kernels: {done.stderr.strip()}")
+        found = [line for line in done.stderr.splitlines() if "error" in line] or [done.stderr.strip()]
+        raise UserError(f"{command[0]} failed on the kernels: {found[0]}")
     return done.stderr
 
 
