@@ -8,13 +8,13 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from deltalm_ds.ops.cuda.checks import HEAD_WIDTH
 from deltalm_ds.ops.cuda.choice import by_kernel
 from deltalm_ds.ops.dropout import probability_mask
+from deltalm_ds.ops.padded_attention import attend_padded
 from deltalm_ds.ops.philox import Dropout
 from deltalm_ds.ops.products import operand
 
@@ -43,24 +43,23 @@ def attention(
         lengths = (cumulative_lengths_q, cumulative_lengths_k, max_length_q, max_length_k)
         tensors = (tensor.contiguous() for tensor in (query, key, value))
         return torch.ops.deltalm.attention(*tensors, *lengths, causal)[0]
+    if dropout is None and query.device.type != "cpu":
+        lengths = (cumulative_lengths_q, cumulative_lengths_k, max_length_q, max_length_k)
+        return attend_padded(query, key, value, *lengths, causal)
     lengths_q = cumulative_lengths_q.diff().tolist()
     lengths_k = cumulative_lengths_k.diff().tolist()
-    if dropout is None and query.device.type == "cpu":
+    if dropout is None:
         return _FlashOnCPU.apply(query, key, value, lengths_q, lengths_k, causal)
-    keep = None if dropout is None else probability_mask(dropout, query.shape[1], max_length_k)
+    keep = probability_mask(dropout, query.shape[1], max_length_k)
     # split, unlike slicing, gives one concatenation in the backward pass.
     parts = zip(query.split(lengths_q), key.split(lengths_k), value.split(lengths_k), strict=True)
     outputs, first = [], 0
     for length, (q, k, v) in zip(lengths_q, parts, strict=True):
-        if not len(k):
-            outputs.append(q * 0)
-        elif dropout is None or keep is None:
-            q, k, v = (tensor.transpose(0, 1)[None] for tensor in (q, k, v))
-            out = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
-            outputs.append(out[0].transpose(0, 1))
-        else:
+        if len(k):
             kept = keep[first : first + length, :, : len(k)].transpose(0, 1)
             outputs.append(_attend_dropping(q, k, v, causal, kept, dropout.scale))
+        else:
+            outputs.append(q * 0)
         first += length
     return torch.cat(outputs) if outputs else query
 

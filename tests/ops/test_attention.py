@@ -7,6 +7,7 @@ from torch.autograd import gradcheck
 from deltalm_ds import ops
 from deltalm_ds.ops import Dropout
 from deltalm_ds.ops.dropout import probability_mask
+from deltalm_ds.ops.padded_attention import attend_padded
 
 HEADS, HEAD_WIDTH = 3, 8
 
@@ -135,3 +136,27 @@ def test_other_sequences_change_nothing():
     first = Dropout(0.4, 1, 2, 3, 16, dropout.sample_of_token[:5], dropout.index_of_token[:5])
     alone = call([tensor[:5] for tensor in tensors], [5], [5], True, first)
     torch.testing.assert_close(alone, together[:5])
+
+
+# By padded rows: the way of GPUs without our kernel.
+
+
+def padded(tensors, lengths_q, lengths_k, causal, function=attend_padded):
+    lengths = (cumulative(lengths_q), cumulative(lengths_k), max(lengths_q), max(lengths_k))
+    return function(*tensors, *lengths, causal)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_padded_rows_give_the_same(shape):
+    tensors = inputs(*SHAPES[shape][:2], torch.float64)
+    found, expected = (function(tensors, *SHAPES[shape]) for function in (padded, call))
+    pairs = zip((found, *gradients(found, tensors)), (expected, *gradients(expected, tensors)), strict=True)
+    for mine, reference in pairs:
+        torch.testing.assert_close(mine, reference, rtol=1e-12, atol=1e-12)
+
+
+def test_padded_rows_are_traced_in_one_graph():
+    compiled = torch.compile(attend_padded, fullgraph=True, backend="aot_eager")
+    tensors = inputs(*SHAPES["ragged cross"][:2], torch.float64)
+    found = padded(tensors, *SHAPES["ragged cross"], function=compiled)
+    torch.testing.assert_close(found, call(tensors, *SHAPES["ragged cross"]))
