@@ -26,7 +26,9 @@ IGNORE = -100
 SmoothingForm = Literal["fairseq", "uniform"]
 
 # Bytes of logits in one chunk of tokens. One chunk needs no fp32 sum of a bf16 weight gradient.
-_CHUNK_BYTES = {"cpu": 1 << 30, "cuda": 1 << 31}
+_CHUNK_BYTES = {"cpu": 1 << 30, "cuda": 7 << 28}
+# Chunks have a multiple of so many tokens, as products like it.
+_CHUNK_UNIT = 128
 # Bytes of logits in one block. From 32 MiB on, glibc gives each block's pages back at once.
 _BLOCK_BYTES = {"cpu": 36 << 20, "cuda": 1 << 28}
 # Rows of the table, and columns of logits, copied into fp32 at once where products are taken in fp32.
@@ -157,6 +159,7 @@ def _losses_and_gradients(
 
     grad_hidden = torch.empty_like(kept_hidden) if needs_hidden else None
     chunk_tokens = max(1, _CHUNK_BYTES[hidden.device.type] // (weight.element_size() * len(weight)))
+    chunk_tokens -= chunk_tokens % _CHUNK_UNIT if chunk_tokens > _CHUNK_UNIT else 0
     chunks = range(0, len(selected), chunk_tokens)
     grad_weight = _sum_like(weight, len(chunks)) if needs_weight else None
     kept_nll, kept_loss = hidden.new_empty(2, len(selected), dtype=torch.float32)
