@@ -17,13 +17,15 @@ OWN_DATA = \
     echo "  deepspeed deltalm_ds/pretrain.py --data my-data --preset small --deepspeed_config ds_configs/zero2.json"
 
 .DEFAULT_GOAL := help
-.PHONY: help pretrain test lint docs clean clean-all
+.PHONY: help pretrain test lint docs gpu gpu-train clean clean-all
 
 help:
 	@echo "make pretrain   install, then train the tiny model on the embedded sample: minutes on two CPU cores"
 	@echo "make test       install, then run every test, two-process ones included"
-	@echo "make lint       style and types: ruff and mypy"
+	@echo "make lint       style and types: ruff, mypy and clang-format"
 	@echo "make docs       draw the pictures in docs/ again"
+	@echo "make gpu        on a CUDA GPU: check the kernels, time them, choose by the times; 9 minutes"
+	@echo "make gpu-train  on a CUDA GPU: pre-train at base size, killed and resumed on the way"
 	@echo "make clean      remove caches and build products; clean-all also removes $(VENV)"
 	@echo
 	@echo "They install into $(VENV). PYTHON=python3.12 chooses the interpreter (3.10 or newer)."
@@ -40,6 +42,14 @@ lint: $(VENV)/.installed-dev
 	ruff check .
 	ruff format --check .
 	mypy
+	clang-format --dry-run --Werror $(shell find kernels -name '*.cu' -o -name '*.h' -o -name '*.cpp')
+
+# With the environment if there is one, else with $(PYTHON) and its torch: nothing but torch is needed.
+gpu:
+	PYTHONPATH=. $(or $(wildcard $(VENV)/bin/python),$(PYTHON)) benchmarks/gpu.py $(GPU_OPTIONS)
+
+gpu-train: $(VENV)/.installed-test $(VENV)/.installed-docs
+	python benchmarks/gpu_train.py $(GPU_TRAIN_OPTIONS)
 
 docs: $(VENV)/.installed-docs
 	python docs/draw_data_flow.py docs/data_flow.svg

@@ -37,7 +37,15 @@ TEST = [
     "nvidia-cuda-nvdisasm>=13,<14",
 ]
 DOCS = ["matplotlib>=3.8,<4"]
-DEV = [*TEST, *DOCS, "mypy>=1.15,<3", "ruff>=0.11,<0.18", "pre-commit>=4,<5", "build>=1,<2"]
+DEV = [
+    *TEST,
+    *DOCS,
+    "mypy>=1.15,<3",
+    "ruff>=0.11,<0.18",
+    "clang-format>=23,<24",
+    "pre-commit>=4,<5",
+    "build>=1,<2",
+]
 
 KERNELS = "deltalm_ds/ops/cuda/libdeltalm_kernels.so"
 

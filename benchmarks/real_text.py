@@ -4,8 +4,8 @@
 
 prepares the text with a tokenizer of 16,000 pieces, trains the tiny model from nothing in two processes with
 ZeRO-2, and then demands of the last validation, for both objectives and counting no sentinels: a loss below
-the tokens' own unigram entropy, and at least 0.1 nat below that with the source of another sample of the same
-language.
+the tokens' own unigram entropy, and at least 0.1 nat below that with another sample's source. The loss with
+the source of another sample of the same language is printed beside them.
 """
 
 from __future__ import annotations
@@ -61,16 +61,20 @@ def main(settings: Settings) -> int:
 def judge(run: Path) -> int:
     """Print the last validation of a run as a table; 0 if it is good enough, else 1."""
     last = [record for record in read_metrics(run) if record["kind"] == "validation"][-1]
-    print("| objective | nats a token of text | with another sample's source | unigram entropy | enough |")
-    print("|---|---|---|---|---|")
+    print(
+        "| objective | nats a token of text | with another sample's source | and of the same language "
+        "| unigram entropy | enough |\n|---|---|---|---|---|---|"
+    )
     all_enough = True
     for objective in OBJECTIVES:
-        loss, other, entropy = (
-            last[f"{key}/{objective}"] for key in ("text", "text_with_other_source", "unigram_entropy")
+        loss, other, alike, entropy = (
+            last[f"{key}/{objective}"]
+            for key in ("text", "text_with_other_source", "text_with_same_language", "unigram_entropy")
         )
         enough = loss < entropy and other - loss >= LEAST_GAIN
         all_enough &= enough
-        print(f"| {objective} | {loss:.3f} | {other:.3f} | {entropy:.3f} | {'yes' if enough else 'no'} |")
+        numbers = " | ".join(f"{number:.3f}" for number in (loss, other, alike, entropy))
+        print(f"| {objective} | {numbers} | {'yes' if enough else 'no'} |")
     return 0 if all_enough else 1
 
 

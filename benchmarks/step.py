@@ -1,7 +1,8 @@
 """Time and peak memory of one training step, DeltaLM on packed tokens against MBart on padded rows.
 
 Both sides have about the same number of parameters, the same dtype, tokens, threads and dropout. Each runs
-in a process of its own; rounds alternate, so that both see the same neighbours on a busy machine.
+in a process of its own; rounds alternate, so that both see the same neighbours on a busy machine. On a GPU
+DeltaLM's own step is measured first: base and large, eager, compiled and by our kernels.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from typing import Any, Literal
 import report
 import torch
 import tyro
+import ways
 from batches import Shape, make_batch
 from report import Comparison, SideResult
+from timing import Clock
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -129,10 +132,30 @@ def main(settings: Settings) -> None:
     """Run all comparisons, print the table and write it."""
     described = {key: value for key, value in asdict(settings).items() if key not in ("results", "dtype")}
     tables = []
+    if torch.device(settings.device).type == "cuda":
+        tables.append(_ways(torch.device(settings.device), settings))
     for dtype in settings.dtype or default_dtypes(settings.device):
         name = f"step-{report.hardware(settings.device)}-{dtype}"
         tables.append(report.write(settings.results, name, described, compare(settings, dtype)))
     print("\n" + "\n".join(tables))
+
+
+def _ways(device: torch.device, settings: Settings) -> str:
+    """Base and large three ways; writes step-GPU-ways.json and .md, returns the Markdown."""
+    clock = Clock(device, settings.rounds)
+    ceilings = clock.ceilings(size=8192)
+    results = ways.measure(device, ("base", "large"), ways.Batch(), clock, ceilings)
+    name = f"step-{report.hardware(settings.device)}-ways"
+    record = {
+        "machine": report.machine(settings.device),
+        "ceilings": asdict(ceilings),
+        "results": list(map(asdict, results)),
+    }
+    settings.results.mkdir(parents=True, exist_ok=True)
+    (settings.results / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
+    text = f"# One step three ways\n\n{ways.markdown(results, ways.Batch())}"
+    (settings.results / f"{name}.md").write_text(text)
+    return text
 
 
 def default_dtypes(device: str) -> tuple[DTypeName, ...]:
