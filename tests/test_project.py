@@ -20,7 +20,7 @@ from deltalm_ds.ops.cuda.build import find_nvcc
 
 ROOT = Path(__file__).parent.parent
 MARKDOWN = sorted([*ROOT.glob("*.md"), *ROOT.glob("*/*.md")])
-OPTIONAL = {"apex"}
+OPTIONAL = {"apex", "liger_kernel"}
 """Imported where it is installed and asked for, never required."""
 
 
@@ -57,7 +57,8 @@ def requirements() -> dict[str, list[str]]:
 def third_party_imports(folder: Path) -> dict[str, Path]:
     """Top-level packages that the Python files below `folder` import, each with one of the files."""
     found: dict[str, Path] = {}
-    own = {"deltalm_ds", *(path.stem for path in folder.rglob("*") if path.is_dir() or path.suffix == ".py")}
+    paths = [*folder.rglob("*"), *(ROOT / "benchmarks").glob("*.py")]
+    own = {"deltalm_ds", *(path.stem for path in paths if path.is_dir() or path.suffix == ".py")}
     for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = []
