@@ -83,6 +83,8 @@ inline thread_local Block *block;
 /* Set by controls.cpp. */
 inline std::atomic<uint32_t> shuffle_seed{0};
 inline std::atomic<int64_t> first_block{0};
+/* The most dynamic shared memory of a launch. */
+inline std::atomic<int64_t> most_shared_bytes{0};
 
 inline void release(Meeting &meeting) {
     meeting.num_waiting = 0;
@@ -204,6 +206,7 @@ template <class T> inline T *shared_array(size_t offset) {
 template <class... Parameters, class... Arguments> inline int launch(void (*kernel)(Parameters...), dim3 grid,
                                                                      dim3 size, size_t shared_bytes, void *,
                                                                      Arguments... arguments) {
+    on_cpu::most_shared_bytes = std::max<int64_t>(on_cpu::most_shared_bytes, shared_bytes);
     std::atomic<int64_t> next{on_cpu::first_block.load()};
     int64_t num_blocks = (int64_t)grid.x * grid.y * grid.z;
     auto work = [&] {

@@ -33,6 +33,11 @@ class KernelsOnCPU(Kernels):
         """Leave the blocks before this one out."""
         self._library.deltalm_begin_at_block(ctypes.c_int64(number))
 
+    def most_shared_bytes(self) -> int:
+        """Dynamic shared memory of the launch that asked for most of it since the last call."""
+        self._library.deltalm_most_shared_bytes.restype = ctypes.c_int64
+        return self._library.deltalm_most_shared_bytes()
+
 
 def compile_kernels(folder: Path, faults: Mapping[str, tuple[str, str]] | None = None) -> Path:
     """A shared library in `folder` of all sources; `faults` replace a text of a file, once, by another."""

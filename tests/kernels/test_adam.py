@@ -57,6 +57,19 @@ def test_one_step_of_many_tensors(kernels, dtype, rounded_dtype):
             assert torch.equal(tensors.rounded_weight, tensors.weight.to(rounded_dtype))
 
 
+def test_offsets_past_2_to_the_31(compiled):
+    """The last chunk of a tensor of more than 2^31 numbers, whose base is faked."""
+    first, size = 2**31 + 2**14, 1000
+    torch.manual_seed(0)
+    near, far = ([torch.rand(size) for _ in range(4)] for _ in range(2))
+    for one, other in zip(near, far, strict=True):
+        other.copy_(one)
+    compiled.adam([AdamTensors(*near, None)], UPDATE, None)
+    table = torch.tensor([*(tensor.data_ptr() - 4 * first for tensor in far), 0, first + size])
+    compiled._call("adam", table, torch.tensor([0, first]), 1, None, *UPDATE, 0, 0)
+    assert all(torch.equal(one, other) for one, other in zip(near, far, strict=True))
+
+
 @pytest.mark.parametrize("scale", [math.nan, math.inf])
 def test_a_scale_that_is_not_finite_changes_nothing(compiled, scale):
     found = made(torch.bfloat16, torch.bfloat16)

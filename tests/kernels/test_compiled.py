@@ -1,6 +1,6 @@
 """The kernels compiled for every GPU: what they use of it, and what their machine code holds.
 
-`python tests/kernels/test_compiled.py` writes the table anew after a kernel was changed on purpose.
+`python tests/kernels/test_compiled.py` writes the table of registers anew after a kernel changed on purpose.
 """
 
 import re
@@ -11,14 +11,17 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+import torch
+from on_cpu import KernelsOnCPU
 
 from deltalm_ds.ops.cuda.build import ARCHITECTURES, cached_build, find_nvcc
+from deltalm_ds.ops.cuda.kernels import AdamTensors, AdamUpdate
 
 TABLE = Path(__file__).resolve().parents[2] / "kernels/RESOURCES.md"
 HEAD = f"""\
 # What the kernels use of a GPU
 
-Registers a thread, of 255. No kernel has a stack frame or spills; shared memory is given at the launch.
+Registers a thread, of 255. No kernel has a stack frame or spills.
 `make test` compares, and `python tests/kernels/test_compiled.py` writes this table anew.
 
 | kernel | {" | ".join(f"sm_{name}" for name in ARCHITECTURES)} |
@@ -63,8 +66,14 @@ def table_of(usage):
 
 
 def recorded():
-    rows = re.findall(r"^\| `(.+?)` \| (.+) \|$", TABLE.read_text(), flags=re.MULTILINE)
+    registers, _, _ = TABLE.read_text().partition("## Shared memory")
+    rows = re.findall(r"^\| `(.+?)` \| (.+) \|$", registers, flags=re.MULTILINE)
     return {name: [int(number) for number in numbers.split(" | ")] for name, numbers in rows}
+
+
+@pytest.fixture(scope="session")
+def compiled_on_cpu(library):
+    return KernelsOnCPU(library)
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +131,34 @@ def test_machine_code(compiled, architecture):
             assert any(".128" in one for one in loads), name
 
 
+def test_shared_memory_is_as_recorded(compiled_on_cpu):
+    """Given at the launch, so it is counted there; the table is of LayerNorms 768 wide."""
+    x, vector = torch.zeros(32, 768).bfloat16(), torch.zeros(768).bfloat16()
+    heads, lengths = torch.zeros(8, 1, 64).bfloat16(), torch.tensor([0, 8], dtype=torch.int32)
+    of_attention = (lengths, lengths, 8, 8, False)
+    labels = torch.zeros(32, dtype=torch.int64)
+    found = {}
+
+    def note(name, *arguments):
+        compiled_on_cpu.most_shared_bytes()
+        results = getattr(compiled_on_cpu, name)(*arguments)
+        found[name] = compiled_on_cpu.most_shared_bytes()
+        return results
+
+    out, log_sums = note("attention", heads, heads, heads, *of_attention)
+    note("attention_backward", out, heads, heads, heads, out, log_sums, *of_attention)
+    _, *kept = note("add_norm", x, vector, x, vector, vector, 1e-5, None)
+    note("add_norm_backward", x, *kept, vector, None)
+    note("gelu", x, vector)
+    note("gelu_backward", x.clone(), x, vector)
+    note("cross_entropy", x.clone(), labels, 1.0, 0.0, True)
+    weight = torch.zeros(8)
+    note("adam", [AdamTensors(*(weight,) * 4, None)], AdamUpdate(0.9, 0.9, 1.0, 1.0, 1.0, 1.0), None)
+    _, _, table = TABLE.read_text().partition("## Shared memory")
+    rows = re.findall(r"^\| `(\w+)` \| ([\d,]+) \|$", table, flags=re.MULTILINE)
+    assert found == {name: int(number.replace(",", "")) for name, number in rows}
+
+
 @needs_nvcc
 def test_the_library_answers_where_there_is_no_gpu(compiled):
     """Loaded by ctypes: an error code, and no crash, on a machine without a driver."""
@@ -137,4 +174,5 @@ def test_the_library_answers_where_there_is_no_gpu(compiled):
 
 
 if __name__ == "__main__":
-    TABLE.write_text(table_of(usage_of(cached_build(find_nvcc())[1])))
+    _, head, shared_memory = TABLE.read_text().partition("\n## Shared memory")
+    TABLE.write_text(table_of(usage_of(cached_build(find_nvcc())[1])) + head + shared_memory)

@@ -48,6 +48,24 @@ def test_logits_far_apart(compiled):
     check(compiled, 4, 1024, torch.float32, spread=60.0)
 
 
+def test_offsets_past_2_to_the_31(compiled):
+    """The last of so many tokens that their rows begin past 2^31; only their blocks run, bases are faked."""
+    num_classes, near = 250_104, 2
+    first = 2**31 // num_classes + 1
+    torch.manual_seed(0)
+    logits, labels = torch.randn(near, num_classes).bfloat16(), torch.tensor([5, 250_103])
+    expected_logits = logits.clone()
+    expected = compiled.cross_entropy(expected_logits, labels, 1.0, 0.0, with_gradient=True)
+    nll, loss = torch.zeros(2, near)
+    tensors = ((logits, num_classes), (nll, 1), (loss, 1), (labels, 1))
+    far = [tensor.data_ptr() - first * row * tensor.element_size() for tensor, row in tensors]
+    compiled.begin_at_block(first)
+    compiled._call("cross_entropy", *far, 1.0, 0.0, first + near, num_classes, 1, 1)
+    compiled.begin_at_block(0)
+    assert torch.equal(logits, expected_logits)
+    assert torch.equal(torch.stack([nll, loss]), torch.stack(expected))
+
+
 def test_no_tokens_and_wrong_arguments(compiled):
     nothing = torch.zeros(0, 8)
     nll, loss = compiled.cross_entropy(

@@ -34,6 +34,22 @@ FAULTS = {
         ("attention_forward.cu", "column >= key.length", "column > key.length"),
         "test_attention.check(kernels, [29], [77], False, torch.bfloat16, 1)",
     ),
+    "a 32-bit offset in GELU": (
+        (
+            "gelu.cu",
+            "const int64_t place = token * p.width + feature",
+            "const int place = (int)(token * p.width + feature)",
+        ),
+        "test_gelu.test_offsets_past_2_to_the_31(kernels)",
+    ),
+    "a 32-bit offset in the loss": (
+        ("cross_entropy.cu", "p.logits + token * p.num_classes", "p.logits + (int)(token * p.num_classes)"),
+        "test_cross_entropy.test_offsets_past_2_to_the_31(kernels)",
+    ),
+    "a 32-bit offset in Adam": (
+        ("adam.cu", "int64_t first = chunk.start", "int first = (int)chunk.start"),
+        "test_adam.test_offsets_past_2_to_the_31(kernels)",
+    ),
     "a 32-bit offset": (
         ("add_norm.cu", "const int64_t row = token * p.width;", "const int row = (int)(token * p.width);"),
         "test_add_norm.test_offsets_past_2_to_the_31(kernels)",
@@ -46,7 +62,7 @@ def fails(library, check, order):
     lines = (
         "import sys, torch, pathlib",
         f"sys.path[:0] = [{str(FOLDER)!r}]",
-        "import test_attention, test_add_norm",
+        "import test_adam, test_add_norm, test_attention, test_cross_entropy, test_gelu",
         "from on_cpu import KernelsOnCPU",
         f"kernels = KernelsOnCPU(pathlib.Path({str(library)!r}))",
         f"kernels.shuffle_threads({order})",

@@ -23,6 +23,22 @@ def test_values_and_gradients(kernels, num_tokens, width, dtype):
     assert_close(grad_bias, leaf_bias.grad)
 
 
+def test_offsets_past_2_to_the_31(compiled):
+    """The last part of so many tokens that their offsets pass 2^31; only its blocks run, bases are faked."""
+    width, num_tokens = 1032, 2**21 + 64
+    num_parts = -(-num_tokens // (tokens_a_part := -(-num_tokens // 2048)))
+    first = (num_parts - 1) * tokens_a_part
+    torch.manual_seed(0)
+    x, bias = torch.randn(num_tokens - first, width).bfloat16(), torch.randn(width).bfloat16()
+    out = torch.zeros_like(x)
+    far = [tensor.data_ptr() - first * width * tensor.element_size() for tensor in (out, x)]
+    compiled.begin_at_block((num_parts - 1) * 2)  # two blocks have the features
+    compiled._call("gelu", far[0], far[1], bias, num_tokens, width, 1)
+    compiled.begin_at_block(0)
+    assert first * width > 2**31
+    assert torch.equal(out, compiled.gelu(x, bias))
+
+
 def test_wrong_arguments_are_named(compiled):
     with pytest.raises(ValueError, match=r"gelu: bias must be of shape \[8\], not \[9\]"):
         compiled.gelu(torch.zeros(2, 8), torch.zeros(9))
