@@ -24,6 +24,7 @@ REQUIREMENTS = [
     "mpi4py>=4.1,<5",
     "tyro>=1,<2",
     "tqdm>=4.66,<5",
+    "zstandard>=0.22,<1",
 ]
 TEST = [
     "pytest>=8,<10",

@@ -50,7 +50,8 @@ class PrepareSettings:
     """Turn text files into data for pre-training: tokenized, shuffled, indexed, with a tokenizer of its own.
 
     fr.txt or fr.jsonl is text in French; train.en and train.fr in one folder are sentence pairs, line by
-    line. Folders and patterns stand for the files in them. Files named valid or dev are for validation only.
+    line; .gz, .xz or .zst may follow. Folders and patterns stand for the files in them. Files named valid or
+    dev are for validation only.
     """
 
     inputs: tyro.conf.Positional[tuple[Path, ...]]

@@ -126,7 +126,7 @@ def _encode_block(
     for document in parse_block(block):
         documents[document.source].append(document)
     parts = [_encode(name, block.input.held_out, group, tokenizer, seed) for name, group in documents.items()]
-    return block.num_bytes, [part for part in parts if part.statistics.documents]
+    return block.stored_bytes, [part for part in parts if part.statistics.documents]
 
 
 @lru_cache(maxsize=1)

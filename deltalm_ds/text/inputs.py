@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from deltalm_ds.errors import UserError
+from deltalm_ds.text.compressed import plain_path
 from deltalm_ds.text.languages import ADVICE, is_language
 
 TextFormat = Literal["blocks", "lines", "jsonl"]
@@ -89,8 +90,9 @@ def understand(paths: Sequence[Path], options: TextOptions) -> tuple[list[Input]
 
     A .txt or .jsonl file is monolingual; one part of its name between dots is its language (fr.txt,
     wiki.fr.txt, fr.001.jsonl). Any two other files of one folder whose names differ only in their
-    extensions, both language codes, are pairs (train.en and train.fr). A name with the word valid,
-    validation or dev is held out for validation whole; in folders, test sets and read-me files are left out.
+    extensions, both language codes, are pairs (train.en and train.fr). Any of them may be
+    compressed, with one more ending: .gz, .xz or .zst. A name with the word valid, validation or dev is held
+    out for validation whole; in folders, test sets and read-me files are left out.
     Inputs are ordered by source and path, so neither the order of `paths` nor a source more changes the
     others. UserError for whatever does not fit.
     """
@@ -102,8 +104,8 @@ def understand(paths: Sequence[Path], options: TextOptions) -> tuple[list[Input]
         else:
             files.setdefault(file.resolve(), file)
     chosen = sorted(files.values())
-    texts = [path for path in chosen if path.suffix in (_TEXT_SUFFIX, _JSON_SUFFIX)]
-    pairs = [path for path in chosen if path.suffix not in (_TEXT_SUFFIX, _JSON_SUFFIX)]
+    texts = [path for path in chosen if plain_path(path).suffix in (_TEXT_SUFFIX, _JSON_SUFFIX)]
+    pairs = [path for path in chosen if plain_path(path).suffix not in (_TEXT_SUFFIX, _JSON_SUFFIX)]
     inputs: list[Input] = [_text_input(path, options) for path in texts]
     inputs.extend(_pair_inputs(pairs))
     if not inputs:
@@ -140,7 +142,7 @@ def _left_out(file: Path) -> bool:
 
 
 def _words(file: Path) -> set[str]:
-    return set(file.stem.replace("-", ".").replace("_", ".").split("."))
+    return set(plain_path(file).stem.replace("-", ".").replace("_", ".").split("."))
 
 
 def _held_out(file: Path) -> bool:
@@ -148,48 +150,52 @@ def _held_out(file: Path) -> bool:
 
 
 def _text_input(path: Path, options: TextOptions) -> TextInput:
-    if path.suffix == _JSON_SUFFIX and options.language_field is not None:
+    plain = plain_path(path)
+    is_json = plain.suffix == _JSON_SUFFIX
+    if is_json and options.language_field is not None:
         language = None
     else:
-        languages = [part for part in path.stem.split(".") if is_language(part)]
+        languages = [part for part in plain.stem.split(".") if is_language(part)]
         if len(languages) != 1:
             found = "no language" if not languages else f"{len(languages)} languages"
-            raise UserError(f"{path}: {found} in its name; call it fr{path.suffix}, say: {ADVICE}")
+            raise UserError(f"{path}: {found} in its name; call it fr{plain.suffix}, say: {ADVICE}")
         language = languages[0]
     return TextInput(
         path=path,
-        format="jsonl" if path.suffix == _JSON_SUFFIX else options.documents,
+        format="jsonl" if is_json else options.documents,
         language=language,
         held_out=_held_out(path),
         text_field=options.text_field,
-        language_field=options.language_field if path.suffix == _JSON_SUFFIX else None,
+        language_field=options.language_field if is_json else None,
     )
 
 
 def _pair_inputs(paths: Sequence[Path]) -> list[PairInput]:
     groups: dict[tuple[Path, str], list[Path]] = defaultdict(list)
     for path in paths:
-        if not is_language(path.suffix[1:]):
+        plain = plain_path(path)
+        if not is_language(plain.suffix[1:]):
             raise UserError(
                 f"{path} is not understood: monolingual text is called fr.txt or fr.jsonl, pairs are two "
                 "files such as train.en and train.fr; leave others out with a pattern such as 'DIR/*.txt'"
             )
-        groups[path.parent, path.stem].append(path)
+        groups[path.parent, plain.stem].append(path)
     inputs = []
     for group in groups.values():
         if len(group) == 1:
+            plain = plain_path(group[0])
             raise UserError(
-                f"{group[0]} has no partner: pairs are two files such as {group[0].stem}.en and "
-                f"{group[0].stem}.fr in one folder, and monolingual text is called {group[0].suffix[1:]}.txt"
+                f"{group[0]} has no partner: pairs are two files such as {plain.stem}.en and "
+                f"{plain.stem}.fr in one folder, and monolingual text is called {plain.suffix[1:]}.txt"
             )
         if len(group) > 2:
             names = ", ".join(path.name for path in group)
             raise UserError(f"{group[0].parent}: which two of {names} are pairs? give two at a time")
-        first, second = sorted(group, key=lambda path: path.suffix)
+        first, second = sorted(group, key=lambda path: plain_path(path).suffix)
         inputs.append(
             PairInput(
                 paths=(first, second),
-                languages=(first.suffix[1:], second.suffix[1:]),
+                languages=(plain_path(first).suffix[1:], plain_path(second).suffix[1:]),
                 held_out=_held_out(first),
             )
         )

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
-from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 from deltalm_ds.errors import UserError
+from deltalm_ds.text.compressed import TextFile
 from deltalm_ds.text.inputs import Input, PairInput, TextInput
 from deltalm_ds.text.languages import ADVICE, is_language
 
@@ -37,14 +37,11 @@ class Block:
     first_line: int
     """Number of its first line in the file, from 1."""
     offsets: tuple[int, ...]
-    """Byte offset of that line in each of the input's files."""
+    """Byte offset of that line in the text of each of the input's files."""
     lines: tuple[list[bytes], ...]
     """Its lines with their ends, for each of the input's files."""
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of all its lines."""
-        return sum(len(line) for side in self.lines for line in side)
+    stored_bytes: int
+    """Bytes on disk read for it; more or fewer than its text's where files are compressed."""
 
     @property
     def digest(self) -> str:
@@ -100,24 +97,38 @@ def parse_block(block: Block) -> Iterator[Document]:
             yield _text_document(entry, entry.language, first, document)
 
 
-def _raw_lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
+def _raw_lines(file: TextFile) -> Iterator[bytes]:
     for line in iter(partial(file.readline, MAX_DOCUMENT_BYTES), b""):
         if len(line) == MAX_DOCUMENT_BYTES:
             raise UserError(
-                f"{path} has a line of more than {MAX_DOCUMENT_BYTES:,} bytes: is it text? split it"
+                f"{file.path} has a line of more than {MAX_DOCUMENT_BYTES:,} bytes: is it text? split it"
             )
         yield line
+
+
+class _Meter:
+    """Bytes on disk read since it was last asked."""
+
+    def __init__(self, *files: TextFile) -> None:
+        self._files = files
+        self._before = 0
+
+    def __call__(self) -> int:
+        now = sum(file.stored_bytes_read for file in self._files)
+        passed, self._before = now - self._before, now
+        return passed
 
 
 def _text_blocks(entry: TextInput) -> Iterator[Block]:
     lines: list[bytes] = []
     first_line, offset, size = 1, 0, 0
-    with entry.path.open("rb") as file:
-        for line in _raw_lines(file, entry.path):
+    with TextFile(entry.path) as file:
+        meter = _Meter(file)
+        for line in _raw_lines(file):
             lines.append(line)
             size += len(line)
             if size >= BLOCK_BYTES and (entry.format != "blocks" or line.isspace()):
-                yield Block(entry, first_line, (offset,), (lines,))
+                yield Block(entry, first_line, (offset,), (lines,), meter())
                 first_line, offset = first_line + len(lines), offset + size
                 lines, size = [], 0
             elif size > MAX_DOCUMENT_BYTES:
@@ -125,16 +136,17 @@ def _text_blocks(entry: TextInput) -> Iterator[Block]:
                     f"{entry.path} has no blank line within {MAX_DOCUMENT_BYTES:,} bytes of line "
                     f"{first_line}: if its documents are single lines, add --documents lines"
                 )
-    if lines:
-        yield Block(entry, first_line, (offset,), (lines,))
+        if lines:
+            yield Block(entry, first_line, (offset,), (lines,), meter())
 
 
 def _pair_blocks(entry: PairInput) -> Iterator[Block]:
     first_path, second_path = entry.paths
     sides: tuple[list[bytes], list[bytes]] = ([], [])
     sizes, offsets, first_line = [0, 0], [0, 0], 1
-    with first_path.open("rb") as first, second_path.open("rb") as second:
-        for pair in zip_longest(_raw_lines(first, first_path), _raw_lines(second, second_path)):
+    with TextFile(first_path) as first, TextFile(second_path) as second:
+        meter = _Meter(first, second)
+        for pair in zip_longest(_raw_lines(first), _raw_lines(second)):
             if pair[0] is None or pair[1] is None:
                 count = first_line + len(sides[0]) - 1
                 shorter, longer = entry.paths if pair[0] is None else reversed(entry.paths)
@@ -146,12 +158,12 @@ def _pair_blocks(entry: PairInput) -> Iterator[Block]:
                 sides[side].append(line)
                 sizes[side] += len(line)
             if sum(sizes) >= BLOCK_BYTES:
-                yield Block(entry, first_line, tuple(offsets), sides)
+                yield Block(entry, first_line, tuple(offsets), sides, meter())
                 first_line += len(sides[0])
                 offsets = [offset + size for offset, size in zip(offsets, sizes, strict=True)]
                 sides, sizes = ([], []), [0, 0]
-    if sides[0]:
-        yield Block(entry, first_line, tuple(offsets), sides)
+        if sides[0]:
+            yield Block(entry, first_line, tuple(offsets), sides, meter())
 
 
 def _decoded(block: Block, side: int) -> Iterator[tuple[int, str]]:

@@ -40,7 +40,7 @@ def survey_inputs(inputs: Sequence[Input], workers: Workers, progress: Callable[
         num_blank_pairs[block.input] += block.num_blank_pairs
         language_bytes.update(block.language_bytes)
         digest.update(block.digest.encode())
-        progress(block.num_bytes)
+        progress(block.stored_bytes)
     for entry in inputs:
         if not num_documents[entry]:
             names = " and ".join(map(str, entry.paths))
@@ -54,7 +54,7 @@ class _BlockSurvey:
     num_documents: int
     num_blank_pairs: int
     language_bytes: Counter[str]
-    num_bytes: int
+    stored_bytes: int
     digest: str
 
 
@@ -69,7 +69,7 @@ def _survey_block(block: Block) -> _BlockSurvey:
         language_bytes.clear()
     num_blank_pairs = len(block.lines[0]) - num_documents if isinstance(block.input, PairInput) else 0
     return _BlockSurvey(
-        block.input, num_documents, num_blank_pairs, language_bytes, block.num_bytes, block.digest
+        block.input, num_documents, num_blank_pairs, language_bytes, block.stored_bytes, block.digest
     )
 
 
@@ -103,8 +103,8 @@ def sample_lines(
     Which ones depends on `seed` and the inputs alone. `progress` is told the bytes read.
     """
     blocks = read_blocks([entry for entry in inputs if not entry.held_out])
-    for num_bytes, lines in workers.map(partial(_sample_block, rates=rates, seed=seed), blocks):
-        progress(num_bytes)
+    for stored_bytes, lines in workers.map(partial(_sample_block, rates=rates, seed=seed), blocks):
+        progress(stored_bytes)
         yield from lines
 
 
@@ -115,4 +115,4 @@ def _sample_block(block: Block, rates: Mapping[str, float], seed: int) -> tuple[
         for language, line in _lines_by_language(document.languages, document.lines):
             copies, chance = divmod(rates[language], 1)
             lines.extend([line] * (int(copies) + (generator.random() < chance)))
-    return block.num_bytes, lines
+    return block.stored_bytes, lines

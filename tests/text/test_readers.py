@@ -54,7 +54,9 @@ def test_documents_do_not_depend_on_the_blocks_they_are_read_in(
     assert [document for block in blocks for document in parse_block(block)] == whole
     assert len(whole) == 50 + (60 if mode == "lines" else 40)
     assert len(blocks) > 2 or block_bytes == 10_000
-    assert sum(block.num_bytes for block in blocks) == sum(path.stat().st_size for path in tmp_path.iterdir())
+    assert sum(block.stored_bytes for block in blocks) == sum(
+        path.stat().st_size for path in tmp_path.iterdir()
+    )
 
 
 def test_pairs_with_a_blank_side_are_left_out(tmp_path: Path) -> None:
