@@ -44,7 +44,7 @@ lint: $(VENV)/.installed-dev
 	mypy
 	clang-format --dry-run --Werror $(shell find kernels -name '*.cu' -o -name '*.h' -o -name '*.cpp')
 
-# With the environment if there is one, else with $(PYTHON) and its torch: nothing but torch is needed.
+# With the environment if there is one, else with $(PYTHON) and its torch: torch and numpy are enough.
 gpu:
 	PYTHONPATH=. $(or $(wildcard $(VENV)/bin/python),$(PYTHON)) benchmarks/gpu.py $(GPU_OPTIONS)
 

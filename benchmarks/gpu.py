@@ -1,8 +1,9 @@
 """`make gpu`: are the kernels right on this GPU, and how fast? Checks, compute-sanitizer, benchmarks.
 
-Needs a CUDA GPU, torch, and nvcc to compile the kernels; deepspeed is not needed. Writes gpu.json and gpu.md
-into benchmarks/results/, and how the kernels compare with torch into deltalm_ds/ops/cuda/measured.json, from
-which runs on such a GPU choose. Parts that the time does not allow are left out, and the results say so.
+Needs a CUDA GPU, torch, numpy, and nvcc to compile the kernels; deepspeed is not needed. Writes gpu.json and
+gpu.md into benchmarks/results/ after every part, and how the kernels compare with torch into
+deltalm_ds/ops/cuda/measured.json, from which runs on such a GPU choose. Parts that the time does not allow,
+or that fail, are left out, and the results say so.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import date
@@ -24,7 +27,7 @@ import kernel_checks
 import torch
 import ways
 from goals import FULL, Sizes
-from timing import Clock
+from timing import Ceilings, Clock
 
 import kernels
 from deltalm_ds.errors import UserError
@@ -35,7 +38,7 @@ FOLDER = Path(__file__).resolve().parent
 SANITIZER_TOOLS = ("memcheck", "racecheck")
 _WAYS_ROUNDS = 10
 # Seconds that a part may take at most, to tell whether it can still begin.
-_NEEDED = {"memcheck": 100, "racecheck": 100, "kernels": 150, "base": 60, "large": 60}
+_NEEDED = {"memcheck": 100, "racecheck": 100, "kernels": 120, "base": 75, "large": 120}
 
 
 @dataclass
@@ -48,6 +51,7 @@ class Report:
     sanitizer: dict[str, str] = field(default_factory=dict)
     ceilings: dict[str, float] = field(default_factory=dict)
     kernels: list[dict[str, Any]] = field(default_factory=list)
+    ratios: dict[str, float] = field(default_factory=dict)
     ways: list[dict[str, Any]] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     tables: list[str] = field(default_factory=list)
@@ -59,7 +63,7 @@ class Report:
             "# Kernels on a GPU",
             ", ".join(f"{name} {value}" for name, value in self.machine.items()) + ".",
             f"Against fp64: {right} of {len(self.checks)} comparisons are right, each within twice the error "
-            "of torch's own operation.",
+            "of torch's own operation or one rounding of the result.",
             *(line for line in self.checks if line.startswith("WRONG")),
             *(f"compute-sanitizer {tool}: {found}." for tool, found in self.sanitizer.items()),
             *(f"Left out: {part}." for part in self.left_out),
@@ -68,90 +72,100 @@ class Report:
         return "\n\n".join(lines) + "\n"
 
 
-def run(
-    device: torch.device,
-    sizes: Sizes,
-    batch: ways.Batch,
-    rounds: int,
-    minutes: float,
-    presets: tuple[str, ...],
-) -> tuple[Report, dict[str, float]]:
-    """All parts within `minutes`; also each operation's worst ratio to torch."""
-    deadline = time.monotonic() + 60 * minutes
-    report = Report(_machine(device))
+class Suite:
+    """All parts, one after the other, until the time is used up."""
 
-    def is_time_for(part: str) -> bool:
-        enough = time.monotonic() + _NEEDED[part] < deadline
-        if not enough:
-            report.left_out.append(f"{part}, for want of time")
-        return enough
+    def __init__(self, device: torch.device, minutes: float, save: Callable[[Report], None]) -> None:
+        self._device = device
+        self._deadline = time.monotonic() + 60 * minutes
+        self._save = save
+        self.report = Report(_machine(device))
 
-    _part("correctness")
-    found = kernel_checks.check(device, small=device.type != "cuda")
-    report.checks = [str(finding) for finding in found]
-    report.wrong = sum(not finding.is_right for finding in found)
-    if device.type == "cuda":
-        _sanitize(report, is_time_for)
-    ratios: dict[str, float] = {}
-    if is_time_for("kernels"):
-        _part("kernels")
-        measurement = kernels.Measurement(device, sizes, rounds)
+    def run(self, sizes: Sizes, batch: ways.Batch, rounds: int, presets: tuple[str, ...]) -> None:
+        """What is known after each part is saved."""
+        self._part("correctness", self._check)
+        if self._device.type == "cuda":
+            for tool in SANITIZER_TOOLS:
+                self._part(tool, lambda tool=tool: self._sanitize(tool))
+        self._part("kernels", lambda: self._kernels(sizes, rounds))
+        for preset in presets if self.report.ceilings else ():
+            self._part(preset, lambda preset=preset: self._ways(preset, batch, rounds))
+
+    def _part(self, name: str, work: Callable[[], None]) -> None:
+        print(f"\n== {name}", flush=True)
+        if time.monotonic() + _NEEDED.get(name, 0) > self._deadline:
+            self.report.left_out.append(f"{name}, for want of time")
+        else:
+            try:
+                work()
+            except Exception as error:
+                traceback.print_exc()
+                self.report.left_out.append(f"{name}, which failed: {str(error).splitlines()[0]}")
+        self._save(self.report)
+
+    def _check(self) -> None:
+        found = kernel_checks.check(self._device, small=self._device.type != "cuda")
+        self.report.checks = [str(finding) for finding in found]
+        self.report.wrong = sum(not finding.is_right for finding in found)
+
+    def _sanitize(self, tool: str) -> None:
+        """The small checks under compute-sanitizer, every tensor in memory of its own."""
+        program = _sanitizer()
+        if program is None:
+            raise FileNotFoundError("compute-sanitizer is neither on the PATH nor in CUDA_HOME")
+        script = [sys.executable, str(FOLDER / "kernel_checks.py"), "--small"]
+        command = [program, "--tool", tool, "--error-exitcode", "9", "--report-api-errors", "no", *script]
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(FOLDER.parent),
+            "PYTORCH_NO_CUDA_MEMORY_CACHING": "1",
+        }
+        running = subprocess.Popen(
+            command, stdout=subprocess.PIPE, text=True, env=environment, start_new_session=True
+        )
+        try:
+            output, _ = running.communicate(timeout=_NEEDED[tool])
+        except subprocess.TimeoutExpired:
+            os.killpg(running.pid, signal.SIGKILL)
+            running.wait()
+            raise TimeoutError(f"not done after {_NEEDED[tool]} s") from None
+        summary = [line for line in output.splitlines() if "SUMMARY" in line or "comparisons" in line]
+        self.report.sanitizer[tool] = f"exit code {running.returncode}; {' '.join(summary)}"
+        if running.returncode:
+            self.report.wrong += 1
+            self.report.checks.append(f"WRONG {tool}: {output[-2000:]}")
+
+    def _kernels(self, sizes: Sizes, rounds: int) -> None:
+        measurement = kernels.Measurement(self._device, sizes, rounds)
         measurement.run()
+        report = self.report
         report.ceilings = asdict(measurement.ceilings)
         report.kernels = kernels.described(measurement.rows)
-        report.tables.append(kernels.markdown(measurement.ceilings, measurement.rows))
-        ratios = kernels.ratios_to_torch(measurement.rows)
-        report.tables.append(
-            "Times as fast as torch's best on the worst problem of each operation; below 1 it runs by torch: "
-            + ", ".join(f"{name} {ratio:.2f}" for name, ratio in ratios.items())
-            + "."
-        )
-        presets = tuple(preset for preset in presets if is_time_for(preset))
-        _part("steps")
-        clock = Clock(device, min(rounds, _WAYS_ROUNDS))
-        found_ways = ways.measure(device, presets, batch, clock, measurement.ceilings)
-        report.ways = [asdict(result) for result in found_ways]
-        report.tables.append(ways.markdown(found_ways, batch))
-    return report, ratios
+        report.ratios = kernels.ratios_to_torch(measurement.rows)
+        ratios = ", ".join(f"{name} {ratio:.2f}" for name, ratio in report.ratios.items())
+        report.tables += [
+            kernels.markdown(measurement.ceilings, measurement.rows),
+            "Times as fast as torch's best, on the worst problem of each operation; below 1 torch runs it: "
+            f"{ratios}.",
+        ]
+
+    def _ways(self, preset: str, batch: ways.Batch, rounds: int) -> None:
+        clock = Clock(self._device, min(rounds, _WAYS_ROUNDS))
+        found = ways.measure(self._device, preset, batch, clock, Ceilings(**self.report.ceilings))
+        self.report.ways += map(asdict, found)
+        self.report.tables.append(ways.markdown(found, batch))
 
 
-def write(report: Report, ratios: dict[str, float], folder: Path, measured: Path) -> None:
-    """gpu.json and gpu.md; the ratios only if every comparison was right."""
+def write(report: Report, folder: Path, measured: Path) -> None:
+    """gpu.json and gpu.md; the ratios to torch for runs to choose by, if every comparison was right."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {name: value for name, value in asdict(report).items() if name != "tables"}
     write_text_atomically(folder / "gpu.json", json.dumps(content, indent=2) + "\n")
     write_text_atomically(folder / "gpu.md", report.markdown())
-    if ratios and not report.wrong:
+    if report.ratios and not report.wrong:
         known = json.loads(measured.read_text(encoding="utf-8"))
-        known[report.machine["gpu"]] = ratios
+        known[report.machine["gpu"]] = report.ratios
         write_text_atomically(measured, json.dumps(known, indent=2) + "\n")
-
-
-def _sanitize(report: Report, is_time_for: Callable[[str], bool]) -> None:
-    """The small checks under compute-sanitizer."""
-    program = _sanitizer()
-    if program is None:
-        report.left_out.append("compute-sanitizer, which is not on the PATH or in CUDA_HOME")
-        return
-    for tool in SANITIZER_TOOLS:
-        if not is_time_for(tool):
-            continue
-        _part(f"compute-sanitizer {tool}")
-        script = [sys.executable, str(FOLDER / "kernel_checks.py"), "--small"]
-        command = [program, "--tool", tool, "--error-exitcode", "9", *script]
-        try:
-            environment = {**os.environ, "PYTHONPATH": str(FOLDER.parent)}
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=_NEEDED[tool], env=environment
-            )
-        except subprocess.TimeoutExpired:
-            report.sanitizer[tool] = f"not done after {_NEEDED[tool]} s"
-            continue
-        summary = [line for line in done.stdout.splitlines() if "SUMMARY" in line or "comparisons" in line]
-        report.sanitizer[tool] = f"exit code {done.returncode}; {' '.join(summary)}"
-        if done.returncode:
-            report.wrong += 1
-            report.checks.append(f"WRONG {tool}: {done.stdout[-2000:]}")
 
 
 def _sanitizer() -> str | None:
@@ -169,10 +183,6 @@ def _machine(device: torch.device) -> dict[str, str]:
     return described
 
 
-def _part(name: str) -> None:
-    print(f"\n== {name}", flush=True)
-
-
 def main() -> None:
     """Parse, run, write."""
     parser = argparse.ArgumentParser(
@@ -186,16 +196,18 @@ def main() -> None:
     settings = parser.parse_args()
     if not torch.cuda.is_available():
         sys.exit("make gpu: torch sees no CUDA GPU here; run it on a machine that has one")
+    suite = Suite(
+        torch.device("cuda"),
+        settings.minutes,
+        lambda report: write(report, settings.results, choice.MEASURED),
+    )
     try:
         kernels.use_kernels()
     except UserError as error:
         sys.exit(f"make gpu: {error}")
-    report, ratios = run(
-        torch.device("cuda"), FULL, ways.Batch(), settings.rounds, settings.minutes, ("base", "large")
-    )
-    write(report, ratios, settings.results, choice.MEASURED)
-    print("\n" + report.markdown())
-    sys.exit(1 if report.wrong else 0)
+    suite.run(FULL, ways.Batch(), settings.rounds, ("base", "large"))
+    print("\n" + suite.report.markdown())
+    sys.exit(1 if suite.report.wrong else 0)
 
 
 if __name__ == "__main__":

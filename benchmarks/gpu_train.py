@@ -65,9 +65,10 @@ def main(settings: Settings) -> None:
     """Train, kill, resume, write."""
     if (settings.run / METRICS).exists():
         sys.exit(f"gpu-train: {settings.run} holds a run: remove it, or name another folder by --run")
+    os.environ[choice.VARIABLE] = settings.kernels  # for the run, and for the words about it
     killed_at = _train_until(settings, settings.kill_at)
     print(f"\nkilled after step {killed_at}; resuming\n", flush=True)
-    subprocess.run(_command(settings, "--resume"), cwd=ROOT, env=_environment(settings), check=True)
+    subprocess.run(_command(settings, "--resume"), cwd=ROOT, env=_environment(), check=True)
     records = [record for record in read_metrics(settings.run) if record["kind"] == "train"]
     steps = [record["step"] for record in records]
     assert steps == list(range(settings.log_every, settings.steps + 1, settings.log_every)), steps
@@ -120,7 +121,7 @@ def markdown(result: Mapping[str, Any]) -> str:
 
 def _train_until(settings: Settings, kill_at: int) -> int:
     """Start the run and kill it with all its processes; the last step it had recorded."""
-    started = subprocess.Popen(_command(settings), cwd=ROOT, env=_environment(settings))
+    started = subprocess.Popen(_command(settings), cwd=ROOT, env=_environment())
     while (step := _last_step(settings.run)) < kill_at:
         if started.poll() is not None:
             sys.exit(f"gpu-train: the run ended with {started.returncode} before step {kill_at}; see above")
@@ -153,9 +154,9 @@ def _command(settings: Settings, *more: str) -> list[str]:
     return [str(part) for part in command]
 
 
-def _environment(settings: Settings) -> dict[str, str]:
+def _environment() -> dict[str, str]:
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, choice.VARIABLE: settings.kernels, "PATH": path}
+    return {**os.environ, "PATH": path}
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 from attention_problems import attention
-from problems import Problem, add_norm, gelu, linear_cross_entropy, made_dropout
+from problems import Problem, add_norm, gelu, gelu_linear, linear_cross_entropy, made_dropout
 from torch import Tensor
 
 from deltalm_ds.ops import FusedAdamW
@@ -52,6 +52,7 @@ def problems(device: torch.device, dtype: torch.dtype, small: bool) -> Iterator[
     yield add_norm(device, dtype, 37, 136)
     yield add_norm(device, dtype, 21, 1024, with_dropout=False)
     yield gelu(device, dtype, 53, 1032)
+    yield gelu_linear(device, dtype, 53, 264, 72)
     yield linear_cross_entropy(device, dtype, 19, 64, 1208)
     if not small:
         generator = torch.Generator().manual_seed(1)
@@ -62,6 +63,7 @@ def problems(device: torch.device, dtype: torch.dtype, small: bool) -> Iterator[
         yield add_norm(device, dtype, 4099, 768)
         yield gelu(device, dtype, 4099, 3072)
         yield linear_cross_entropy(device, dtype, 300, 768, 250_104)
+        yield linear_cross_entropy(device, dtype, 4200, 64, 250_104)  # more than one chunk
 
 
 def compare(problem: Problem) -> Iterator[Finding]:

@@ -124,6 +124,28 @@ def gelu(device: torch.device, dtype: torch.dtype, num_tokens: int, width: int) 
     )
 
 
+def gelu_linear(
+    device: torch.device, dtype: torch.dtype, num_tokens: int, width: int, out_width: int
+) -> Problem:
+    """bias + GELU and the linear layer behind it, which the model runs."""
+    tensors = (
+        random(device, dtype, num_tokens, width),
+        random(device, dtype, width, scale=0.1),
+        random(device, dtype, out_width, width, scale=width**-0.5),
+    )
+
+    def eager(x: Tensor, bias: Tensor, weight: Tensor) -> Tensor:
+        return F.linear(F.gelu(x + bias), weight)
+
+    return Problem(
+        name=f"bias + GELU + linear, {num_tokens:,} × {width} × {out_width}",
+        operation="gelu",
+        inputs=tensors,
+        ours=torch.ops.deltalm.gelu_linear,
+        eager=eager,
+    )
+
+
 def linear_cross_entropy(
     device: torch.device, dtype: torch.dtype, num_tokens: int, width: int, num_rows: int
 ) -> Problem:

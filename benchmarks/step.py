@@ -144,7 +144,10 @@ def _ways(device: torch.device, settings: Settings) -> str:
     """Base and large three ways; writes step-GPU-ways.json and .md, returns the Markdown."""
     clock = Clock(device, settings.rounds)
     ceilings = clock.ceilings(size=8192)
-    results = ways.measure(device, ("base", "large"), ways.Batch(), clock, ceilings)
+    batch = ways.Batch()
+    by_preset = [ways.measure(device, preset, batch, clock, ceilings) for preset in ("base", "large")]
+    results = [result for of_preset in by_preset for result in of_preset]
+    torch.cuda.empty_cache()  # the other processes need it
     name = f"step-{report.hardware(settings.device)}-ways"
     record = {
         "machine": report.machine(settings.device),
@@ -153,7 +156,7 @@ def _ways(device: torch.device, settings: Settings) -> str:
     }
     settings.results.mkdir(parents=True, exist_ok=True)
     (settings.results / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
-    text = f"# One step three ways\n\n{ways.markdown(results, ways.Batch())}"
+    text = f"# One step three ways\n\n{ways.markdown(results, batch)}"
     (settings.results / f"{name}.md").write_text(text)
     return text
 

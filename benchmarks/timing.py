@@ -13,7 +13,7 @@ Call = Callable[[], object]
 
 WARM_UPS = 3
 _FLUSHED_BYTES = 256 << 20  # more than the L2 cache of any GPU
-_HEAD_START_CYCLES = 500_000  # a fraction of a millisecond in which the host runs ahead
+_HEAD_START_CYCLES = 4_000_000  # two milliseconds in which the host runs ahead
 
 
 @dataclass(frozen=True)
@@ -52,17 +52,20 @@ class Clock:
                 if self._on_gpu:
                     torch.cuda.empty_cache()
         spans: dict[str, list[Callable[[], float]]] = {name: [] for name in running}
+        names = list(running)
         for _ in range(self._rounds):
-            for name, call in running.items():
-                spans[name].append(self._time(call))
+            for name in names:
+                spans[name].append(self._time(running[name]))
+            names.append(names.pop(0))  # each is first in its turn
             self._wait()
         return {name: statistics.median(span() for span in found) for name, found in spans.items()}
 
     def ceilings(self, size: int) -> Ceilings:
         """Of a copy of size² bytes × 16, and of a product of two size × size matrices."""
-        source = torch.ones(size * size * 8, dtype=torch.bfloat16, device=self._device)
+        # Random: constant numbers draw less power, and GPUs run them faster.
+        source = torch.randn(size * size * 8, device=self._device).bfloat16()
         target = torch.empty_like(source)
-        matrix = torch.ones(size, size, dtype=torch.bfloat16, device=self._device)
+        matrix = torch.randn(size, size, device=self._device).bfloat16()
         found = self.medians({"copy": lambda: target.copy_(source), "product": lambda: matrix @ matrix})
         return Ceilings(2 * source.nbytes / found["copy"], 2 * size**3 / found["product"])
 

@@ -233,11 +233,8 @@ extern "C" int deltalm_add_norm_backward(void *grad_sum, void *grad_x, void *gra
             if (parts)
                 error = launch(add_norm_backward<T, decltype(vectors)::value>, dim3((unsigned)parts),
                                dim3(32 * WARPS), WARPS * width * sizeof(float), stream, p);
-            if (!error) error = launch_add_parts<T>(grad_bias, part_sums, parts, 3 * width, 0, width, stream);
-            if (!error && gamma)
-                error = launch_add_parts<T>(grad_gamma, part_sums, parts, 3 * width, width, width, stream);
-            if (!error && gamma)
-                error = launch_add_parts<T>(grad_beta, part_sums, parts, 3 * width, 2 * width, width, stream);
+            const Sums<T> sums = {{(T *)grad_bias, (T *)grad_gamma, (T *)grad_beta}, 3, width};
+            if (!error) error = launch_add_parts(sums, part_sums, parts, stream);
             return error;
         });
     });

@@ -20,7 +20,6 @@ constexpr int STEPS = HEAD_WIDTH / 16; /* of a product over features */
 constexpr int TILE_NUMBERS = TILE * HEAD_WIDTH;
 constexpr int64_t TILE_BYTES = TILE_NUMBERS * 2;
 constexpr float LOG2_E = 1.4426950408889634f;
-constexpr float LN_2 = 0.6931471805599453f;
 
 __device__ __forceinline__ int place_of(int row, int chunk) {
     return row * HEAD_WIDTH + (chunk ^ (row & 7)) * 8;

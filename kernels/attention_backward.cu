@@ -106,7 +106,7 @@ template <class T, bool ROWS_ARE_KEYS> __global__ void __launch_bounds__(THREADS
                     const int in_row = row_of(i), in_column = column_of(half, i);
                     const int of_query =
                         ROWS_ARE_KEYS ? turn * TILE + 16 * step + in_column : 16 * warp_of_thread() + in_row;
-                    float share = exp2f(scores[half][i] * unit - log_sums[of_query]);
+                    float share = power_of_2(fmaf(scores[half][i], unit, -log_sums[of_query]));
                     if (AT_EDGE && (column + in_column >= column_source.length ||
                                     (p.causal && (ROWS_ARE_KEYS ? row + in_row > column + in_column
                                                                 : column + in_column > row + in_row))))

@@ -5,7 +5,7 @@
  *
  * over the keys j of query i's sequence, with `causal` only those with j <= i. A query without keys gets
  * zeros, and -inf as log_sum. Tiling: attention.h; a block has TILE queries and goes over tiles of keys and
- * values. Scores are kept in units of log 2, so that exp is exp2. All sums are fp32; p is rounded to the
+ * values. exp(scale · s) is taken as 2 to the power of unit · s. All sums are fp32; p is rounded to the
  * inputs' type for its product.
  */
 #include "attention.h"
@@ -59,7 +59,6 @@ template <class T> __global__ void __launch_bounds__(THREADS) attention(Attentio
                 for (int i = 0; i < 4; i++) {
                     const int column = start + 16 * step + column_of(half, i);
                     float &score = scores[step][half][i];
-                    score *= unit;
                     if (AT_EDGE && (column >= key.length || (p.causal && column > row + row_of(i))))
                         score = -INFINITY;
                     above[i / 2] = fmaxf(above[i / 2], score);
@@ -70,8 +69,8 @@ template <class T> __global__ void __launch_bounds__(THREADS) attention(Attentio
         for (int r = 0; r < 2; r++) {
             above[r] = fmaxf(above[r], __shfl_xor_sync(ALL_LANES, above[r], 1));
             above[r] = fmaxf(above[r], __shfl_xor_sync(ALL_LANES, above[r], 2));
-            shift[r] = above[r] == -INFINITY ? 0.0f : above[r]; /* no key yet: keep exp2 from inf - inf */
-            const float fading = exp2f(highest[r] - shift[r]);
+            shift[r] = above[r] == -INFINITY ? 0.0f : above[r] * unit; /* no key yet: avoid inf - inf */
+            const float fading = power_of_2(fmaf(highest[r], unit, -shift[r]));
             highest[r] = above[r];
             sums[r] *= fading;
 #pragma unroll
@@ -88,7 +87,7 @@ template <class T> __global__ void __launch_bounds__(THREADS) attention(Attentio
 #pragma unroll
                 for (int i = 0; i < 4; i++) {
                     float &score = scores[step][half][i];
-                    score = exp2f(score - shift[i / 2]);
+                    score = power_of_2(fmaf(score, unit, -shift[i / 2]));
                     sums[i / 2] += score;
                 }
             uint32_t left[4];
@@ -125,7 +124,7 @@ template <class T> __global__ void __launch_bounds__(THREADS) attention(Attentio
         const int of_lane = row + row_of(2 * r);
         if (lane_of_thread() % 4 == 0 && of_lane < query.length)
             p.log_sums[blockIdx.y * p.num_queries + p.cumulative_lengths_q[blockIdx.z] + of_lane] =
-                sums[r] > 0 ? highest[r] * LN_2 + logf(sums[r]) : -INFINITY;
+                sums[r] > 0 ? highest[r] * p.scale + logf(sums[r]) : -INFINITY;
     }
     const Sequence<T> out = sequence_of(p.out, p.cumulative_lengths_q, p.num_heads);
     __syncthreads();

@@ -12,12 +12,12 @@ constexpr int THREADS = 128;
 
 __device__ __forceinline__ float share_below(float z) { return 0.5f + 0.5f * erff(z * 0.70710678f); }
 
-/* grad null: the forward pass alone. Else grad becomes the gradient of x in place, out gets GELU(x + bias)
- * again unless it is null, and part_sums [parts, width] gets each part's sum over tokens. */
+/* grad null: the forward pass alone. Else grad_x gets the gradient of x and may be grad itself, out gets
+ * GELU(x + bias) again unless it is null, and part_sums [parts, width] gets each part's sum over tokens. */
 template <class T> struct Gelu {
-    T *out, *grad;
+    T *out, *grad_x;
     float *part_sums;
-    const T *x, *bias;
+    const T *grad, *x, *bias;
     int64_t num_tokens, width, tokens_a_part;
 };
 
@@ -43,7 +43,7 @@ template <class T, bool BACKWARD> __global__ void __launch_bounds__(THREADS) gel
             }
         }
         if (p.out) store8(p.out + place, out);
-        if (BACKWARD) store8(p.grad + place, grad);
+        if (BACKWARD) store8(p.grad_x + place, grad);
     }
     if (BACKWARD) store8(p.part_sums + blockIdx.y * p.width + feature, sums);
 }
@@ -61,21 +61,23 @@ extern "C" int deltalm_gelu(void *out, const void *x, const void *bias, int64_t 
     const int64_t tokens = divide_up(num_tokens, 4 * MAX_PARTS);
     return with_type(dtype, [&](auto number) {
         using T = decltype(number);
-        Gelu<T> p = {(T *)out, nullptr, nullptr, (const T *)x, (const T *)bias, num_tokens, width, tokens};
+        Gelu<T> p = {(T *)out,        nullptr,    nullptr, nullptr, (const T *)x,
+                     (const T *)bias, num_tokens, width,   tokens};
         return launch_gelu<T, false>(p, divide_up(num_tokens, tokens), stream);
     });
 }
 
-extern "C" int deltalm_gelu_backward(void *grad, void *grad_bias, void *out, float *part_sums, const void *x,
-                                     const void *bias, int64_t num_tokens, int64_t width, int64_t dtype,
-                                     void *stream) {
+extern "C" int deltalm_gelu_backward(void *grad_x, void *grad_bias, void *out, float *part_sums,
+                                     const void *grad, const void *x, const void *bias, int64_t num_tokens,
+                                     int64_t width, int64_t dtype, void *stream) {
     if (width % 8) return INVALID_VALUE;
     const int64_t parts = num_parts(num_tokens);
     return with_type(dtype, [&](auto number) {
         using T = decltype(number);
-        Gelu<T> p = {(T *)out,        (T *)grad,  part_sums, (const T *)x,
-                     (const T *)bias, num_tokens, width,     tokens_a_part(num_tokens)};
+        Gelu<T> p = {(T *)out,        (T *)grad_x, part_sums, (const T *)grad,          (const T *)x,
+                     (const T *)bias, num_tokens,  width,     tokens_a_part(num_tokens)};
         int error = parts ? launch_gelu<T, true>(p, parts, stream) : 0;
-        return error ? error : launch_add_parts<T>(grad_bias, part_sums, parts, width, 0, width, stream);
+        const Sums<T> sums = {{(T *)grad_bias, nullptr, nullptr}, 1, width};
+        return error ? error : launch_add_parts(sums, part_sums, parts, stream);
     });
 }

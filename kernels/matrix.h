@@ -113,13 +113,20 @@ inline void load_tiles_transposed(uint32_t (&to)[4], const void *row) {
                    *(const char **)rows[tile * 8 + lane % 4 * 2 + i] + lane / 4 * 2, 2);
 }
 
+/* As late as a GPU may be with them: at the wait. */
 inline void copy16(void *to, const void *from, bool inside) {
-    if (inside)
-        memcpy(to, from, 16);
-    else
-        memset(to, 0, 16);
+    on_cpu::block->running->copies.push_back({to, from, inside});
 }
-inline void close_group() {}
-template <int NUM_GROUPS> inline void wait_for_groups() {}
+inline void close_group() {
+    auto &fiber = *on_cpu::block->running;
+    fiber.groups.push_back(std::move(fiber.copies));
+    fiber.copies.clear();
+}
+template <int NUM_GROUPS> inline void wait_for_groups() {
+    auto &groups = on_cpu::block->running->groups;
+    for (; groups.size() > NUM_GROUPS; groups.pop_front())
+        for (const on_cpu::Copy &copy : groups.front())
+            copy.inside ? memcpy(copy.to, copy.from, 16) : memset(copy.to, 0, 16);
+}
 
 #endif

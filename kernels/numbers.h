@@ -47,6 +47,17 @@ __device__ __forceinline__ void from_float(fp16 &to, float value) {
 #endif
 __device__ __forceinline__ void from_float(float &to, float value) { to = value; }
 
+/* 2 to the power of x, to two units in the last place; 0 for -inf. */
+__device__ __forceinline__ float power_of_2(float x) {
+#ifdef DELTALM_ON_CPU
+    return exp2f(x);
+#else
+    float power;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+    return power;
+#endif
+}
+
 /* The value as it comes back from memory. */
 template <class T> __device__ __forceinline__ float rounded(float value) {
     T stored;

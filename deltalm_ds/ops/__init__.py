@@ -1,7 +1,7 @@
 """The operations a DeltaLM is made of, behind one seam.
 
-Lengths instead of masks, no padding inside. What stands here is the torch reference on which fused kernels
-are measured.
+Lengths instead of masks, no padding inside. Each operation runs by torch, by a small C kernel on CPUs, or by
+its CUDA kernel: cuda/choice.py.
 """
 
 from deltalm_ds.ops.adam import FusedAdamW

@@ -126,6 +126,7 @@ def _(
 
 def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.needed = inputs[5:]
+    ctx.mark_non_differentiable(*output[1:])
     ctx.save_for_backward(*output[2:])
     ctx.set_materialize_grads(False)
 
@@ -239,7 +240,9 @@ class _Chunk:
                     _add_product(sum_hidden, grad_logits, operand(self.weight[piece], "weight"))
                 if grad_weight is None:
                     continue
-                if first_of_all:
+                if first_of_all and _adds_in_fp32(grad_weight[piece], hidden):
+                    torch.mm(grad_logits.t(), hidden, out_dtype=torch.float32, out=grad_weight[piece])
+                elif first_of_all:
                     multiply(grad_logits.t(), hidden, out=grad_weight[piece])
                 else:
                     _add_product(grad_weight[piece], grad_logits.t(), hidden)
@@ -275,7 +278,12 @@ def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
     """total += left · right of operands; total in fp32 where they are less precise."""
     if total.dtype == left.dtype:
         total.addmm_(left, right)
-    elif total.device.type == "cuda":  # the product itself is summed and added in fp32
+    elif _adds_in_fp32(total, left):
         torch.addmm(total, left, right, out_dtype=torch.float32, out=total)
     else:
         total += left @ right
+
+
+def _adds_in_fp32(total: Tensor, operand: Tensor) -> bool:
+    """Whether the device gives products of 16-bit operands in fp32, without rounding them first."""
+    return total.device.type == "cuda" and total.dtype == torch.float32 != operand.dtype

@@ -17,6 +17,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <random>
@@ -50,8 +51,17 @@ struct Meeting {
     int num_waiting = 0;
 };
 
+/* A copy of 16 bytes, or zeros, that is under way. */
+struct Copy {
+    void *to;
+    const void *from;
+    bool inside;
+};
+
 struct Fiber {
     dim3 thread;
+    std::vector<Copy> copies;             /* of the group that is not closed yet */
+    std::deque<std::vector<Copy>> groups; /* closed, and not waited for */
     std::unique_ptr<char[]> stack{new char[STACK_BYTES]};
     ucontext_t start;
     jmp_buf paused;
@@ -144,6 +154,8 @@ inline void start_fiber(int number) {
     fiber.thread = dim3(n % size.x, n / size.x % size.y, n / (size.x * size.y));
     fiber.is_done = false;
     fiber.waits_at = nullptr;
+    fiber.copies.clear();
+    fiber.groups.clear();
     if (fiber.is_started) return;
     getcontext(&fiber.start);
     fiber.start.uc_stack.ss_sp = fiber.stack.get();

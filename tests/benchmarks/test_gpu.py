@@ -32,12 +32,14 @@ def test_all_parts_are_run_and_written(tmp_path, monkeypatch):
     small = DeltaLMConfig.preset("tiny", num_encoder_layers=1, first_sentinel_id=201, **SIZES)
     monkeypatch.setattr(ways.DeltaLMConfig, "preset", lambda name: small)
     monkeypatch.setattr(ways, "WAYS", ("eager", "fused"))  # compiling takes a minute
-    report, ratios = gpu.run(torch.device("cpu"), TINY, BATCH, rounds=2, minutes=60, presets=("base",))
-    assert report.wrong == 0
-    assert set(ratios) >= {"add_norm", "gelu", "cross_entropy", "adam"}
     measured = tmp_path / "measured.json"
     measured.write_text('{"Another GPU": {"gelu": 1.5}}')
-    gpu.write(report, ratios, tmp_path, measured)
+    suite = gpu.Suite(torch.device("cpu"), 60, lambda report: gpu.write(report, tmp_path, measured))
+    suite.run(TINY, BATCH, rounds=2, presets=("base",))
+    report = suite.report
+    assert report.wrong == 0
+    assert not report.left_out
+    assert set(report.ratios) >= {"add_norm", "gelu", "cross_entropy", "adam"}
     content = json.loads((tmp_path / "gpu.json").read_text())
     assert len(content["kernels"]) == 14
     assert [way["way"] for way in content["ways"]] == ["eager", "fused"]
@@ -47,15 +49,21 @@ def test_all_parts_are_run_and_written(tmp_path, monkeypatch):
     assert "times mean nothing" in text
     known = json.loads(measured.read_text())
     assert known["Another GPU"] == {"gelu": 1.5}
-    assert known[report.machine["gpu"]] == ratios
+    assert known[report.machine["gpu"]] == report.ratios
 
 
 @pytest.mark.usefixtures("on_kernels")
-def test_without_time_left_parts_are_named_as_left_out(monkeypatch):
-    monkeypatch.setattr(kernel_checks, "check", lambda device, small: [])
-    report, ratios = gpu.run(torch.device("cpu"), TINY, BATCH, rounds=2, minutes=0, presets=("base",))
-    assert report.left_out == ["kernels, for want of time"]
-    assert not ratios
+def test_parts_that_fail_or_find_no_time_are_named_as_left_out(monkeypatch):
+    monkeypatch.setattr(kernel_checks, "check", lambda device, small: 1 / 0)
+    saved = []
+    suite = gpu.Suite(torch.device("cpu"), 1, lambda report: saved.append(report.markdown()))
+    suite.run(TINY, BATCH, rounds=2, presets=("base",))
+    assert suite.report.left_out == [
+        "correctness, which failed: division by zero",
+        "kernels, for want of time",
+    ]
+    assert len(saved) == 2
+    assert "Left out: kernels, for want of time." in saved[-1]
 
 
 @pytest.mark.usefixtures("on_kernels")
@@ -64,12 +72,12 @@ def test_a_wrong_kernel_is_found_and_not_recorded_as_measured(compiled, monkeypa
     monkeypatch.setattr(compiled, "gelu", lambda x, bias: right(x, bias) * 1.01)
     found = kernel_checks.check(torch.device("cpu"), small=True, say=lambda text: None)
     wrong = [finding.name for finding in found if not finding.is_right]
-    assert len(wrong) == 2
+    assert len(wrong) == 4
     assert all(name.startswith("bias + GELU") and name.endswith("result") for name in wrong)
     measured = tmp_path / "measured.json"
     measured.write_text("{}")
-    report = gpu.Report({"gpu": "A GPU"}, checks=["WRONG gelu"], wrong=1)
-    gpu.write(report, {"gelu": 2.0}, tmp_path, measured)
+    report = gpu.Report({"gpu": "A GPU"}, checks=["WRONG gelu"], wrong=1, ratios={"gelu": 2.0})
+    gpu.write(report, tmp_path, measured)
     assert measured.read_text() == "{}"
     assert "WRONG gelu" in (tmp_path / "gpu.md").read_text()
 

@@ -34,6 +34,14 @@ FAULTS = {
         ("attention_forward.cu", "column >= key.length", "column > key.length"),
         "test_attention.check(kernels, [29], [77], False, torch.bfloat16, 1)",
     ),
+    "copies not waited for": (
+        ("attention_forward.cu", "wait_for_groups<1>", "wait_for_groups<2>"),
+        "test_attention.check(kernels, [64], [200], False, torch.bfloat16, 1)",
+    ),
+    "copies not waited for, backward": (
+        ("attention_backward.cu", "wait_for_groups<1>", "wait_for_groups<2>"),
+        "test_attention.check(kernels, [64], [200], False, torch.bfloat16, 1)",
+    ),
     "a 32-bit offset in GELU": (
         (
             "gelu.cu",

@@ -216,6 +216,11 @@ def test_a_demanded_kernel_that_is_not_there_is_an_error(on_a_gpu, monkeypatch):
         choice.choose_kernels("cuda")
 
 
+def test_an_operator_without_kernels_says_so():
+    with pytest.raises(RuntimeError, match="there are no kernels for tensors on cpu"):
+        torch.ops.deltalm.gelu(torch.zeros(2, 8), torch.zeros(8))
+
+
 def test_the_committed_measurements_are_of_known_operations():
     for gpu, ratios in json.loads(choice.MEASURED.read_text()).items():
         assert gpu

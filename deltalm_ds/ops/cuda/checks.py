@@ -31,7 +31,7 @@ class Check:
     """Says in one line which argument of a function is wrong, and what it must be."""
 
     def __init__(self, function: str, device: torch.device) -> None:
-        """`device`: where work goes to, and every tensor must be."""
+        """`device`: where every tensor must be."""
         self._function = function
         self._device = device
 
@@ -51,7 +51,7 @@ class Check:
         if tensor is None:
             return self.fail(name, "a tensor", None)
         if tensor.device != self._device:
-            self.fail(name, f"on {self._device}, the current device", f"on {tensor.device}")
+            self.fail(name, f"on {self._device}", f"on {tensor.device}")
         if tensor.dtype not in dtypes:
             self.fail(name, " or ".join(map(str, dtypes)), tensor.dtype)
         sizes = tuple(tensor.shape)

@@ -18,8 +18,6 @@ import torch
 
 from deltalm_ds.errors import UserError
 from deltalm_ds.ops.cuda import operations
-from deltalm_ds.ops.cuda.kernels import Kernels
-from deltalm_ds.ops.cuda.library import library
 
 Operation = Literal["attention", "add_norm", "gelu", "cross_entropy", "adam"]
 Way = Literal["kernel", "reference"]
@@ -46,7 +44,7 @@ def choose_kernels(device_type: str) -> None:
     for operation in OPERATIONS:
         default = "kernel" if measured.get(operation, 0.0) >= 1 else "reference"
         way = demanded.get(operation, default)
-        chosen = way == "kernel" and _has_kernels(device_type)
+        chosen = way == "kernel" and operations.has_kernels(device_type)
         if operation in demanded and way == "kernel" and device_type == "cuda" and not chosen:
             raise UserError(f"{VARIABLE} demands the kernel for {operation}, and there are no kernels here")
         _choices[operation, device_type] = chosen
@@ -85,11 +83,3 @@ def _measured(device_type: str) -> dict[str, float]:
     if device_type != "cuda":
         return {}
     return json.loads(MEASURED.read_text(encoding="utf-8")).get(torch.cuda.get_device_name(), {})
-
-
-def _has_kernels(device_type: str) -> bool:
-    if device_type == "cuda" and not operations.has_kernels("cuda"):
-        loaded = library()
-        if loaded is not None:
-            operations.use(Kernels(loaded))
-    return operations.has_kernels(device_type)

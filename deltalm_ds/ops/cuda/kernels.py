@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -84,7 +85,7 @@ class Kernels:
     ) -> tuple[Tensor, Tensor]:
         """`ops.attention` for heads 64 wide; also the log-sums of its scores, fp32 [heads, tokens_q]."""
         lengths = (cumulative_lengths_q, cumulative_lengths_k), (max_length_q, max_length_k)
-        check_attention(self._check("attention"), query, key, value, *lengths, causal)
+        check_attention(self._check("attention", query), query, key, value, *lengths, causal)
         out = torch.empty_like(query)
         log_sums = query.new_empty(query.shape[1], len(query), dtype=torch.float32)
         if not out.numel():
@@ -112,7 +113,7 @@ class Kernels:
         causal: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The gradients of query, key and value, from what `attention` was given and gave."""
-        check = self._check("attention_backward")
+        check = self._check("attention_backward", query)
         lengths = (cumulative_lengths_q, cumulative_lengths_k), (max_length_q, max_length_k)
         check_attention(check, query, key, value, *lengths, causal)
         check.like("grad", grad, query)
@@ -143,7 +144,7 @@ class Kernels:
 
         Without gamma only sum counts, and stands in place of the LayerNorm too.
         """
-        check = self._check("add_norm")
+        check = self._check("add_norm", x)
         check_norm(check, x, bias, residual, gamma, beta, dropout)
         total = torch.empty_like(x)
         out = total if gamma is None else torch.empty_like(x)
@@ -165,7 +166,7 @@ class Kernels:
         dropout: Dropout | None,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
         """Gradients of x, bias, residual, gamma and beta of `add_norm`, which gave total, mean and rstd."""
-        check = self._check("add_norm_backward")
+        check = self._check("add_norm_backward", grad)
         check.tensor("grad", grad, DTYPES, (None, None))
         check_width(check, grad)
         if gamma is not None:
@@ -191,21 +192,26 @@ class Kernels:
 
     def gelu(self, x: Tensor, bias: Tensor) -> Tensor:
         """GELU(x + bias); x [tokens, features], bias [features]."""
-        check = self._check("gelu")
+        check = self._check("gelu", x)
         check_gelu(check, x, bias)
         out = torch.empty_like(x)
         self._call("gelu", out, x, bias, *x.shape, _CODES[x.dtype])
         return out
 
-    def gelu_backward(self, grad: Tensor, x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradient of bias, and GELU(x + bias) once more; grad becomes the gradient of x in place."""
-        check = self._check("gelu_backward")
+    def gelu_backward(
+        self, grad: Tensor, x: Tensor, bias: Tensor, grad_x: Tensor, out: Tensor | None = None
+    ) -> Tensor:
+        """The gradient of bias; grad_x, which may be grad itself, gets that of x, and out GELU(x + bias)."""
+        check = self._check("gelu_backward", x)
         check_gelu(check, x, bias)
         check.like("grad", grad, x)
-        grad_bias, out = torch.empty_like(bias), torch.empty_like(x)
-        outputs = (grad, grad_bias, out, _part_sums(grad, 1))
-        self._call("gelu_backward", *outputs, x, bias, *x.shape, _CODES[x.dtype])
-        return grad_bias, out
+        check.like("grad_x", grad_x, x)
+        if out is not None:
+            check.like("out", out, x)
+        grad_bias = torch.empty_like(bias)
+        outputs = (grad_x, grad_bias, out, _part_sums(grad, 1))
+        self._call("gelu_backward", *outputs, grad, x, bias, *x.shape, _CODES[x.dtype])
+        return grad_bias
 
     def cross_entropy(
         self, logits: Tensor, labels: Tensor, on_target: float, on_all: float, with_gradient: bool
@@ -215,7 +221,7 @@ class Kernels:
         The loss is on_target · nll + on_all · (the sum of all classes' nll), and on_target + classes · on_all
         is 1. `with_gradient`, the gradient of the summed loss takes the logits' place.
         """
-        check = self._check("cross_entropy")
+        check = self._check("cross_entropy", logits)
         check.tensor("logits", logits, DTYPES, (None, None))
         check.multiple_of_8("classes", logits.shape[1])
         check.tensor("labels", labels, (torch.int64,), (len(logits),))
@@ -230,42 +236,39 @@ class Kernels:
         Gradients of all have one dtype, rounded weights too. Their gradient is multiplied by `grad_scale`
         (fp32 scalar on the device); where that is not finite nothing changes.
         """
-        check = self._check("adam")
         tensors = [one for one in tensors if one.weight.numel()]
         if not tensors:
             return
         first = tensors[0]
+        check = self._check("adam", first.weight)
         for one in tensors:
             check_adam(check, one, first)
         if grad_scale is not None:
             check.tensor("grad_scale", grad_scale, (torch.float32,), ())
-        table = [
-            *((0 if tensor is None else tensor.data_ptr()) for one in tensors for tensor in one),
-        ]
-        rows = torch.tensor(table).view(len(tensors), -1)
-        lengths = torch.tensor([[one.weight.numel()] for one in tensors])
-        chunks = [
-            (number, start)
-            for number, one in enumerate(tensors)
-            for start in range(0, one.weight.numel(), _ADAM_CHUNK)
-        ]
+        pointers = tuple(0 if tensor is None else tensor.data_ptr() for one in tensors for tensor in one)
+        lengths = tuple(one.weight.numel() for one in tensors)
         device = first.weight.device
+        rows = _table_on_device(device, pointers, lengths)
+        chunks = _chunks_on_device(device, lengths)
         rounded_dtype = torch.float32 if first.rounded_weight is None else first.rounded_weight.dtype
-        self._call(
-            "adam",
-            *(torch.cat([rows, lengths], 1).to(device), torch.tensor(chunks).to(device), len(chunks)),
-            *(grad_scale, *update, _CODES[first.grad.dtype], _CODES[rounded_dtype]),
-        )
+        settings = (*map(float, update), _CODES[first.grad.dtype], _CODES[rounded_dtype])
+        self._call("adam", rows, chunks, len(chunks), grad_scale, *settings)
 
-    def _check(self, function: str) -> Check:
-        if self._device_type == "cpu":
-            return Check(function, torch.device("cpu"))
-        return Check(function, torch.device("cuda", torch.cuda.current_device()))
+    def _check(self, function: str, tensor: Tensor) -> Check:
+        """All tensors must be where `tensor` is, if that is a device of ours."""
+        is_ours = tensor.device.type == self._device_type
+        return Check(function, tensor.device if is_ours else torch.device(self._device_type))
 
     def _call(self, name: str, *arguments: Tensor | Dropout | float | None) -> None:
         """Launch: tensors and dropouts as pointers, float as float, int as int64, the stream last."""
-        stream = torch.cuda.current_stream().cuda_stream if self._device_type == "cuda" else 0
-        error = getattr(self._library, f"deltalm_{name}")(*map(_as_c, arguments), ctypes.c_void_p(stream))
+        function = getattr(self._library, f"deltalm_{name}")
+        if self._device_type == "cuda":
+            device = next(value.device for value in arguments if isinstance(value, Tensor))
+            stream = ctypes.c_void_p(torch.cuda.current_stream(device).cuda_stream)
+            with torch.cuda.device(device):
+                error = function(*map(_as_c, arguments), stream)
+        else:
+            error = function(*map(_as_c, arguments), None)
         if error:
             words = self._library.deltalm_error_text(ctypes.c_int(error)).decode()
             raise RuntimeError(f"kernel {name}: CUDA error {error}, {words}")
@@ -276,6 +279,30 @@ def _part_sums(grad: Tensor, num_sums: int) -> Tensor:
     tokens_a_part = max(_LEAST_TOKENS_A_PART, -(-len(grad) // _MAX_PARTS))
     num_parts = -(-len(grad) // tokens_a_part)
     return grad.new_empty(num_parts, num_sums, grad.shape[1], dtype=torch.float32)
+
+
+@lru_cache(8)
+def _table_on_device(device: torch.device, pointers: tuple[int, ...], lengths: tuple[int, ...]) -> Tensor:
+    """adam.cu's table of tensors: rows of pointers, and a length."""
+    rows = torch.tensor(pointers, dtype=torch.int64).view(len(lengths), -1)
+    return _sent(torch.cat([rows, torch.tensor(lengths)[:, None]], 1), device)
+
+
+@lru_cache(8)
+def _chunks_on_device(device: torch.device, lengths: tuple[int, ...]) -> Tensor:
+    """adam.cu's table of chunks: number of the tensor, and where in it the chunk begins."""
+    chunks = [
+        torch.stack(torch.broadcast_tensors(torch.tensor(number), torch.arange(0, length, _ADAM_CHUNK)), 1)
+        for number, length in enumerate(lengths)
+    ]
+    return _sent(torch.cat(chunks), device)
+
+
+def _sent(table: Tensor, device: torch.device) -> Tensor:
+    """On the device, without waiting for it."""
+    if device.type == "cpu":
+        return table
+    return table.pin_memory().to(device, non_blocking=True)
 
 
 NO_DROPOUT = _Dropout()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import subprocess
 from functools import lru_cache
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def library() -> ctypes.CDLL | None:
         return None
     try:
         return ctypes.CDLL(str(_path()))
-    except (OSError, RuntimeError, UserError) as error:
+    except (OSError, RuntimeError, UserError, subprocess.SubprocessError) as error:
         _log.warning("no GPU kernels, operations run in torch, more slowly: %s", error)
         return None
 
@@ -40,9 +41,9 @@ def _path() -> Path:
     capability = torch.cuda.get_device_capability()
     if capability < _LEAST_CAPABILITY:
         raise UserError(f"this GPU has compute capability {capability}, they need {_LEAST_CAPABILITY}")
-    if PACKAGED.exists():
-        return PACKAGED
     nvcc = find_nvcc()
-    if nvcc is None or not SOURCES.is_dir():
+    if nvcc is not None and any(SOURCES.glob("*.cu")):  # a checkout
+        return cached_build(nvcc)[0]
+    if not PACKAGED.exists():
         raise UserError("they are not in this installation, and there is no nvcc to compile them")
-    return cached_build(nvcc)[0]
+    return PACKAGED

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.library import custom_op
 
 from deltalm_ds.ops.cuda.kernels import Kernels
+from deltalm_ds.ops.cuda.library import library
 from deltalm_ds.ops.philox import Dropout
 
 _kernels: dict[str, Kernels] = {}
@@ -24,12 +25,18 @@ def use(kernels: Kernels, device_type: str = "cuda") -> None:
 
 
 def has_kernels(device_type: str) -> bool:
-    """Whether the operators run on tensors of this device type."""
+    """Whether the operators run on such a device; GPUs' kernels are loaded when first asked for."""
+    if device_type == "cuda" and device_type not in _kernels:
+        loaded = library()
+        if loaded is not None:
+            use(Kernels(loaded))
     return device_type in _kernels
 
 
 def kernels_of(tensor: Tensor) -> Kernels:
-    """The kernels that run on the tensor's device."""
+    """The kernels that run on the tensor's device; RuntimeError where there are none."""
+    if not has_kernels(tensor.device.type):
+        raise RuntimeError(f"there are no kernels for tensors on {tensor.device}")
     return _kernels[tensor.device.type]
 
 
@@ -71,6 +78,7 @@ def _(grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: Any) -> tuple
 def _keep_attention(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
     query, key, value, lengths_q, lengths_k, *ctx.settings = inputs
     ctx.save_for_backward(query, key, value, *output, lengths_q, lengths_k)
+    ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
 
 
@@ -180,6 +188,7 @@ def _(
 
 def _keep_add_norm(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     gamma, (ctx.probability, *ctx.counters, sample, index) = inputs[3], inputs[6:]
+    ctx.mark_non_differentiable(*output[1:])
     ctx.save_for_backward(*(output[1:] if gamma is not None else (None, None, None)), gamma, sample, index)
     ctx.set_materialize_grads(False)
 
@@ -218,9 +227,8 @@ def _(x: Tensor, bias: Tensor) -> Tensor:
     schema="(Tensor grad, Tensor x, Tensor bias) -> (Tensor, Tensor)",
 )
 def _gelu_backward(grad: Tensor, x: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    grad_x = grad.clone()
-    grad_bias, _ = kernels_of(x).gelu_backward(grad_x, x, bias)
-    return grad_x, grad_bias
+    grad_x = torch.empty_like(grad)
+    return grad_x, kernels_of(x).gelu_backward(grad, x, bias, grad_x)
 
 
 @_gelu_backward.register_fake
@@ -257,8 +265,8 @@ def _(x: Tensor, bias: Tensor, weight: Tensor) -> Tensor:
 def _gelu_linear_backward(
     grad: Tensor, x: Tensor, bias: Tensor, weight: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    grad_x = grad @ weight
-    grad_bias, activated = kernels_of(x).gelu_backward(grad_x, x, bias)
+    grad_x, activated = grad @ weight, torch.empty_like(x)
+    grad_bias = kernels_of(x).gelu_backward(grad_x, x, bias, grad_x, activated)
     return grad_x, grad_bias, grad.t() @ activated
 
 
