@@ -95,6 +95,31 @@ def test_offsets_past_2_to_the_31(compiled):
     assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
 
 
+def test_gradients_past_2_to_the_31(compiled):
+    """The last part of the tokens alone; sums over parts are not made."""
+    width, num_tokens = 1024, 2**21 + 64
+    num_parts = -(-num_tokens // (tokens_a_part := -(-num_tokens // 512)))
+    first = (num_parts - 1) * tokens_a_part
+    torch.manual_seed(0)
+    total, grad = (torch.randn(num_tokens - first, width).bfloat16() for _ in range(2))
+    gamma, unused = torch.randn(width).bfloat16(), torch.empty(width).bfloat16()
+    mean, rstd = torch.randn(len(total)), torch.rand(len(total))
+    grad_total, part_sums = torch.zeros_like(total), torch.zeros(num_parts, 3, width)
+
+    def far(tensor):
+        return tensor.data_ptr() - first * (width if tensor.dim() == 2 else 1) * tensor.element_size()
+
+    compiled.begin_at_block(num_parts - 1)
+    compiled._call(
+        *("add_norm_backward", far(grad_total), far(grad_total), unused, unused, unused, part_sums),
+        *(far(grad), far(total), far(mean), far(rstd), gamma, compiled.no_dropout, num_tokens, width, 1),
+    )
+    compiled.begin_at_block(0)
+    _, grad_bias, expected, *_ = compiled.add_norm_backward(grad, total, mean, rstd, gamma, None)
+    assert torch.equal(grad_total, expected)
+    assert_close(part_sums[-1, 0].bfloat16(), grad_bias)
+
+
 def test_wrong_arguments_are_named(compiled):
     x, bias = torch.zeros(4, 16), torch.zeros(16)
     arguments = (x, bias, x, bias, bias, EPSILON, None)

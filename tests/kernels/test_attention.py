@@ -145,15 +145,31 @@ def check_far_offsets(kernels):
     assert torch.equal(out, expected)
     assert torch.equal(log_sums, expected_sums)
     gradients = [torch.empty_like(tensor) for tensor in (query, key, value)]
+    # Its kernel for deltas begins at the first token: they are given here, and it is tried below.
     deltas.copy_((grad.double() * out.double()).sum(-1).t())
-    # Its kernel for deltas counts from the first token on: it is given the near pointers, in a call without
-    # sequences to work on; the far call then has no tokens of its own to sum.
     outputs = (*map(far, gradients), far_deltas)
     kernels._call(
         *("attention_backward", *outputs, far(grad), *inputs, far(out), far_sums, lengths, lengths),
         *(1, 0, length, length, heads, 0.125, 0, 1),
     )
     return gradients, expected_gradients
+
+
+def test_deltas_past_2_to_the_31(compiled):
+    """The last queries of 2^25: the first of three launches alone has so many blocks."""
+    queries_a_block, near = 32, 64
+    first = 2**25 + queries_a_block
+    grad, out = (torch.randn(near, 1, 64).bfloat16() for _ in range(2))
+    deltas, unused = torch.zeros(1, near), torch.zeros(1)
+    far = [tensor.data_ptr() - first * 128 for tensor in (grad, out)]
+    lengths = torch.tensor([0, 1], dtype=torch.int32)
+    compiled.begin_at_block(first // queries_a_block)
+    compiled._call(
+        *("attention_backward", unused, unused, unused, deltas.data_ptr() - first * 4, far[0]),
+        *(unused, unused, unused, far[1], unused, lengths, lengths, 1, first + near, 1, 1, 1, 0.125, 0, 1),
+    )
+    compiled.begin_at_block(0)
+    assert_close(deltas, (grad.double() * out.double()).sum(-1).t())
 
 
 def test_offsets_past_2_to_the_31(compiled):

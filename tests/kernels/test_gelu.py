@@ -41,6 +41,30 @@ def test_offsets_past_2_to_the_31(compiled):
     assert torch.equal(out, compiled.gelu(x, bias))
 
 
+def test_gradients_past_2_to_the_31(compiled):
+    """The same backward, where parts are larger."""
+    width, num_tokens = 1032, 2**21 + 64
+    num_parts = -(-num_tokens // (tokens_a_part := -(-num_tokens // 512)))
+    first = (num_parts - 1) * tokens_a_part
+    torch.manual_seed(0)
+    x, grad = (torch.randn(num_tokens - first, width).bfloat16() for _ in range(2))
+    bias, grad_bias = torch.randn(width).bfloat16(), torch.empty(width).bfloat16()
+    grad_x, out, expected = torch.zeros_like(x), torch.zeros_like(x), torch.empty_like(x)
+    part_sums = torch.zeros(num_parts, width)
+
+    def far(tensor):
+        return tensor.data_ptr() - first * width * tensor.element_size()
+
+    compiled.begin_at_block((num_parts - 1) * 2)
+    outputs = (far(grad_x), grad_bias, far(out), part_sums)
+    compiled._call("gelu_backward", *outputs, far(grad), far(x), bias, num_tokens, width, 1)
+    compiled.begin_at_block(0)
+    expected_bias = compiled.gelu_backward(grad, x, bias, expected)
+    assert torch.equal(grad_x, expected)
+    assert torch.equal(out, compiled.gelu(x, bias))
+    assert_close(part_sums[-1].bfloat16(), expected_bias)
+
+
 def test_wrong_arguments_are_named(compiled):
     with pytest.raises(ValueError, match=r"gelu: bias must be of shape \[8\], not \[9\]"):
         compiled.gelu(torch.zeros(2, 8), torch.zeros(9))
