@@ -27,7 +27,7 @@ import kernel_checks
 import torch
 import ways
 from goals import FULL, Sizes
-from timing import Ceilings, Clock
+from timing import Ceilings, Clock, first_line
 
 import kernels
 from deltalm_ds.errors import UserError
@@ -100,7 +100,7 @@ class Suite:
                 work()
             except Exception as error:
                 traceback.print_exc()
-                self.report.left_out.append(f"{name}, which failed: {str(error).splitlines()[0]}")
+                self.report.left_out.append(f"{name}, which failed: {first_line(error)}")
         self._save(self.report)
 
     def _check(self) -> None:
@@ -162,7 +162,7 @@ def write(report: Report, folder: Path, measured: Path) -> None:
     content = {name: value for name, value in asdict(report).items() if name != "tables"}
     write_text_atomically(folder / "gpu.json", json.dumps(content, indent=2) + "\n")
     write_text_atomically(folder / "gpu.md", report.markdown())
-    if report.ratios and not report.wrong:
+    if report.ratios and report.checks and not report.wrong:
         known = json.loads(measured.read_text(encoding="utf-8"))
         known[report.machine["gpu"]] = report.ratios
         write_text_atomically(measured, json.dumps(known, indent=2) + "\n")
@@ -195,7 +195,8 @@ def main() -> None:
     )
     settings = parser.parse_args()
     if not torch.cuda.is_available():
-        sys.exit("make gpu: torch sees no CUDA GPU here; run it on a machine that has one")
+        print("make gpu: torch sees no CUDA GPU here; run it on a machine that has one", file=sys.stderr)
+        sys.exit(2)
     suite = Suite(
         torch.device("cuda"),
         settings.minutes,
@@ -204,7 +205,8 @@ def main() -> None:
     try:
         kernels.use_kernels()
     except UserError as error:
-        sys.exit(f"make gpu: {error}")
+        print(f"make gpu: {error}", file=sys.stderr)
+        sys.exit(2)
     suite.run(FULL, ways.Batch(), settings.rounds, ("base", "large"))
     print("\n" + suite.report.markdown())
     sys.exit(1 if suite.report.wrong else 0)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from goals import DTYPE, FULL, Contest, Goal, Sizes, contests
 from problems import EPSILON, Function, Problem
-from timing import Call, Ceilings, Clock
+from timing import Call, Ceilings, Clock, first_line
 from torch import Tensor
 
 from deltalm_ds.ops import FusedAdamW
@@ -130,7 +130,7 @@ class Measurement:
             except Exception as error:
                 if name == OURS:
                     raise
-                print(f"    {name} does not run here: {str(error).splitlines()[0]}", flush=True)
+                print(f"    {name} does not run here: {first_line(error)}", flush=True)
         if problem.operation == "add_norm":
             calls["F.layer_norm alone"] = _layer_norm_backward(problem.inputs)
         assert contest.backward is not None

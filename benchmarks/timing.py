@@ -47,7 +47,7 @@ class Clock:
             except Exception as error:
                 if name == required:
                     raise
-                print(f"    {name} does not run here: {str(error).splitlines()[0]}", flush=True)
+                print(f"    {name} does not run here: {first_line(error)}", flush=True)
                 del running[name]
                 if self._on_gpu:
                     torch.cuda.empty_cache()
@@ -87,3 +87,8 @@ class Clock:
     def _wait(self) -> None:
         if self._on_gpu:
             torch.cuda.synchronize(self._device)
+
+
+def first_line(error: Exception) -> str:
+    """What went wrong, in one line."""
+    return (str(error).splitlines() or [""])[0] or type(error).__name__
