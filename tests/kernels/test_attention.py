@@ -42,7 +42,8 @@ def check(kernels, lengths_q, lengths_k, causal, dtype, num_heads):
     assert_close(log_sums[finite], expected_log_sums[finite].detach(), name="log_sums")
     for name, found, leaf in zip(("query", "key", "value"), gradients, leaves, strict=True):
         # No gradient: no sequence has both queries and keys.
-        assert_close(found, torch.zeros_like(leaf) if leaf.grad is None else leaf.grad, name=name)
+        expected = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+        assert_close(found, expected, name=name, slack=1e-5)
     return out, log_sums, *gradients
 
 
