@@ -37,7 +37,7 @@ from deltalm_ds.ops.cuda import choice
 FOLDER = Path(__file__).resolve().parent
 SANITIZER_TOOLS = ("memcheck", "racecheck")
 _WAYS_ROUNDS = 10
-# Seconds that a part may take at most, to tell whether it can still begin.
+# Seconds allowed for each part, to tell whether it can still begin: estimates, for none was ever timed.
 _NEEDED = {"memcheck": 100, "racecheck": 100, "kernels": 120, "base": 75, "large": 120}
 
 

@@ -47,7 +47,7 @@ __device__ __forceinline__ void from_float(fp16 &to, float value) {
 #endif
 __device__ __forceinline__ void from_float(float &to, float value) { to = value; }
 
-/* 2 to the power of x, to two units in the last place; 0 for -inf. */
+/* 2 to the power of x, 0 for -inf; approximate on GPUs (PTX ISA, ex2.approx). */
 __device__ __forceinline__ float power_of_2(float x) {
 #ifdef DELTALM_ON_CPU
     return exp2f(x);
