@@ -13,9 +13,9 @@ from tqdm import tqdm
 from deltalm_ds.commands import parse, run
 from deltalm_ds.data.corpus import Corpus, Source
 from deltalm_ds.data.mixture import source_shares
-from deltalm_ds.data.report import format_table
 from deltalm_ds.data.windows import read_tokens
 from deltalm_ds.errors import UserError
+from deltalm_ds.tables import format_table
 from deltalm_ds.text.tokenizer import Tokenizer
 
 

@@ -12,16 +12,20 @@ from typing import BinaryIO
 
 _READ_BYTES = 1 << 20
 
+CHUNK_BYTES = 64 << 20
+"""Large files are hashed in chunks of this size, so that many processes can do it and damage has a place."""
+
 
 @contextlib.contextmanager
 def atomic_writer(path: str | Path) -> Iterator[BinaryIO]:
     """A binary file that appears under `path` only when the block ends without an exception.
 
-    It is written as `path` + ".tmp" in the same folder, synced, and renamed over `path`; after an exception
-    the .tmp is removed and whatever was at `path` is untouched.
+    It is written as `path` + ".PID.tmp" in the same folder, synced, and renamed over `path`; after an
+    exception the .tmp is removed and whatever was at `path` is untouched.
     """
     path = Path(path)
-    aside = path.with_name(path.name + ".tmp")
+    # Named by the process: one that its killed parent left behind may still be writing the same file.
+    aside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         with aside.open("wb") as file:
             yield file
@@ -45,39 +49,25 @@ def write_text_atomically(path: str | Path, text: str) -> None:
     write_bytes_atomically(path, text.encode("utf-8"))
 
 
-@contextlib.contextmanager
-def folder_aside(path: str | Path) -> Iterator[Path]:
-    """A folder to fill that becomes `path` when the block ends without an exception.
+def put_folder(new: Path, path: Path) -> None:
+    """Rename the folder `new` to `path`, on the same file system, replacing the folder that is there.
 
-    It lies beside `path` under a hidden name; one that a killed run left there is removed first. What was
-    at `path` stays until then and is replaced. After an exception `path` is as it was.
+    Until then `path` is as it was. What a killed run left halfway is mended by the next call.
     """
-    path = Path(path).resolve()  # a link stays a link
-    aside, replaced = (path.with_name(f".{path.name}.{kind}.tmp") for kind in ("new", "old"))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir()
-    try:
-        yield aside
+    path = path.resolve()  # a link stays a link
+    replaced = path.with_name(f".{path.name}.old.tmp")
+    if path.exists():
         shutil.rmtree(replaced, ignore_errors=True)
-        _exchange(path, aside, replaced)
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
+        path.rename(replaced)
+        try:
+            new.rename(path)
+        except BaseException:
+            replaced.rename(path)
+            raise
+    else:
+        new.rename(path)
     fsync_directory(path.parent)
     shutil.rmtree(replaced, ignore_errors=True)
-
-
-def _exchange(path: Path, new: Path, old: Path) -> None:
-    if not path.exists():
-        new.rename(path)
-        return
-    path.rename(old)
-    try:
-        new.rename(path)
-    except BaseException:
-        old.rename(path)
-        raise
 
 
 def fsync_directory(path: str | Path) -> None:
@@ -89,12 +79,37 @@ def fsync_directory(path: str | Path) -> None:
         os.close(descriptor)
 
 
-def sha256_of(path: str | Path, progress: Callable[[int], object] | None = None) -> str:
-    """SHA-256 of a file's bytes in hexadecimal; `progress` is told the bytes of every piece as it is read."""
+def sha256_of(path: str | Path) -> str:
+    """SHA-256 of a file's bytes in hexadecimal."""
     digest = hashlib.sha256()
     with Path(path).open("rb") as file:
         while piece := file.read(_READ_BYTES):
             digest.update(piece)
+    return digest.hexdigest()
+
+
+def num_chunks(num_bytes: int) -> int:
+    """How many chunks a file of that size has."""
+    return -(-num_bytes // CHUNK_BYTES)
+
+
+def chunk_hash(path: str | Path, number: int, progress: Callable[[int], object] | None = None) -> str:
+    """SHA-256 in hexadecimal of a file's bytes [number · CHUNK_BYTES, (number + 1) · CHUNK_BYTES).
+
+    `progress` is told the bytes of every piece as it is read.
+    """
+    digest, left = hashlib.sha256(), CHUNK_BYTES
+    with Path(path).open("rb") as file:
+        file.seek(number * CHUNK_BYTES)
+        while piece := file.read(min(_READ_BYTES, left)):
+            digest.update(piece)
+            left -= len(piece)
             if progress is not None:
                 progress(len(piece))
     return digest.hexdigest()
+
+
+def chunk_hashes(path: str | Path) -> tuple[str, ...]:
+    """The hashes of all chunks of a file."""
+    size = Path(path).stat().st_size
+    return tuple(chunk_hash(path, number) for number in range(num_chunks(size)))

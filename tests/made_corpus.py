@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from deltalm_ds.data.indexed import IndexedWriter
+from deltalm_ds.data.indexed_files import IndexedWriter
 from deltalm_ds.data.manifest import Manifest, SourceEntry, Split, TokenizerEntry
 from deltalm_ds.files import sha256_of
 from deltalm_ds.text.vocabulary import Vocabulary

@@ -18,7 +18,7 @@ import pytest
 
 from deltalm_ds import prepare as command
 from deltalm_ds.data.corpus import Corpus
-from deltalm_ds.data.indexed import IndexedWriter
+from deltalm_ds.data.indexed_files import IndexedWriter
 from deltalm_ds.errors import UserError
 from deltalm_ds.prepare import PrepareSettings, prepare
 from deltalm_ds.text.tokenizer import Tokenizer

@@ -9,7 +9,7 @@ from pathlib import Path
 from deltalm_ds.data.indexed import IndexedDataset, bin_path, idx_path
 from deltalm_ds.data.manifest import Kind, Manifest, SourceEntry, Split
 from deltalm_ds.errors import UserError
-from deltalm_ds.files import sha256_of
+from deltalm_ds.files import CHUNK_BYTES, chunk_hash, sha256_of
 from deltalm_ds.text.vocabulary import Vocabulary
 
 
@@ -30,6 +30,8 @@ class Source:
     2i + 1 are `<s> source </s>` and `target </s>` of pair i."""
     num_tokens: int
     """Tokens of the dataset."""
+    weight: float = 1.0
+    """What its share of the mixture is multiplied by."""
 
 
 class Corpus:
@@ -102,11 +104,14 @@ def _open_source(
                 "it is truncated or of another preparation; prepare the data again"
             )
     if verify:
-        for file, digest in ((bin_path(prefix), entry.bin_sha256), (idx_path(prefix), entry.idx_sha256)):
-            if sha256_of(file, progress) != digest:
-                raise UserError(
-                    f"{file} is damaged (its hash differs from the manifest's): prepare the data again"
-                )
+        for file, hashes in ((bin_path(prefix), entry.bin_sha256), (idx_path(prefix), entry.idx_sha256)):
+            for number, expected in enumerate(hashes):
+                if chunk_hash(file, number, progress) != expected:
+                    first = number * CHUNK_BYTES
+                    raise UserError(
+                        f"{file} is damaged between byte {first:,} and {first + CHUNK_BYTES:,} (its hash "
+                        "there differs from the manifest's): prepare the data again"
+                    )
     dataset = IndexedDataset(prefix)
     found = (dataset.dtype.name, dataset.num_documents, dataset.num_sequences, dataset.num_tokens)
     if found != (manifest.dtype, entry.documents, entry.sequences, entry.tokens):
@@ -122,4 +127,5 @@ def _open_source(
         split=entry.split,
         dataset=dataset,
         num_tokens=entry.tokens,
+        weight=entry.weight,
     )

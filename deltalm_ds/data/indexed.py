@@ -9,20 +9,13 @@ The format is megatron.core.datasets.indexed_dataset's; its files are read here 
 from __future__ import annotations
 
 import bisect
-import hashlib
-import os
 import struct
-from array import array
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
 from deltalm_ds.errors import UserError
-from deltalm_ds.files import fsync_directory
 
 _MAGIC = b"MMIDIDX\x00\x00"
 _VERSION = 1
@@ -30,6 +23,13 @@ _HEADER = struct.Struct("<9sQBQQ")
 _DTYPES = {1: "u1", 2: "i1", 3: "<i2", 4: "<i4", 5: "<i8", 8: "<u2"}
 _DTYPE_CODES = {np.dtype(name): code for code, name in _DTYPES.items()}
 _CHECKED_AT_ONCE = 1 << 20
+
+
+def header_bytes(dtype: np.dtype, num_sequences: int, num_documents: int) -> bytes:
+    """The beginning of a .idx file. ValueError for a dtype that the format has not."""
+    if dtype not in _DTYPE_CODES:
+        raise ValueError(f"an indexed dataset holds integers of at most 64 bits, not {dtype}")
+    return _HEADER.pack(_MAGIC, _VERSION, _DTYPE_CODES[dtype], num_sequences, num_documents + 1)
 
 
 def bin_path(prefix: str | Path) -> Path:
@@ -199,109 +199,3 @@ def _read_header(path: Path, size: int) -> tuple[np.dtype, int, int]:
             f"document indices) need {expected:,}: it is truncated or damaged; prepare the data again"
         )
     return np.dtype(_DTYPES[code]), num_sequences, num_indices
-
-
-@dataclass(frozen=True, kw_only=True)
-class WrittenDataset:
-    """What `IndexedWriter` has written."""
-
-    documents: int
-    sequences: int
-    tokens: int
-    bin_bytes: int
-    idx_bytes: int
-    bin_sha256: str
-    idx_sha256: str
-
-
-class IndexedWriter:
-    """Writes PREFIX.bin and PREFIX.idx: `add_document` in the block, `written` after it.
-
-    Both files appear when the block ends without an exception; until then and after one there is neither.
-    Memory: 4 bytes a sequence and 8 a document.
-    """
-
-    def __init__(self, prefix: str | Path, dtype: np.dtype | type) -> None:
-        self.prefix = Path(prefix)
-        self.dtype = np.dtype(dtype)
-        if self.dtype not in _DTYPE_CODES:
-            raise ValueError(f"an indexed dataset holds integers of at most 64 bits, not {self.dtype}")
-        self._lengths = array("i")
-        self._document_indices = array("q", [0])
-        self._digest = hashlib.sha256()
-        self._num_tokens = 0
-        self.written: WrittenDataset | None = None
-        """Counts, sizes and hashes of the files, once they are there."""
-
-    def __enter__(self) -> IndexedWriter:
-        self._file = _aside(bin_path(self.prefix)).open("wb", buffering=1 << 20)
-        return self
-
-    def add_document(self, sequences: Sequence[np.ndarray]) -> None:
-        """Append one document of sequences [length]; ValueError for values that do not fit the dtype."""
-        for tokens in sequences:
-            content = self._fitting(tokens).tobytes()
-            self._file.write(content)
-            self._digest.update(content)
-            self._lengths.append(len(tokens))
-            self._num_tokens += len(tokens)
-        self._document_indices.append(len(self._lengths))
-
-    def _fitting(self, tokens: np.ndarray) -> np.ndarray:
-        if tokens.dtype != self.dtype and len(tokens):
-            limits = np.iinfo(self.dtype)
-            if tokens.min() < limits.min or tokens.max() > limits.max:
-                raise ValueError(f"tokens {tokens.min()}..{tokens.max()} do not fit {self.dtype}")
-        return np.asarray(tokens, dtype=self.dtype)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        token_file, index_file = bin_path(self.prefix), idx_path(self.prefix)
-        try:
-            with self._file:
-                if error is not None:
-                    return
-                self._file.flush()
-                os.fsync(self._file.fileno())
-            index = self._index()
-            with _aside(index_file).open("wb") as file:
-                file.write(index)
-                file.flush()
-                os.fsync(file.fileno())
-            index_file.unlink(missing_ok=True)  # never an old index beside new tokens
-            _aside(token_file).replace(token_file)
-            _aside(index_file).replace(index_file)
-            fsync_directory(token_file.parent)
-        finally:
-            _aside(token_file).unlink(missing_ok=True)
-            _aside(index_file).unlink(missing_ok=True)
-        self.written = WrittenDataset(
-            documents=len(self._document_indices) - 1,
-            sequences=len(self._lengths),
-            tokens=self._num_tokens,
-            bin_bytes=self._num_tokens * self.dtype.itemsize,
-            idx_bytes=len(index),
-            bin_sha256=self._digest.hexdigest(),
-            idx_sha256=hashlib.sha256(index).hexdigest(),
-        )
-
-    def _index(self) -> bytes:
-        lengths = np.frombuffer(self._lengths, dtype=np.int32) if self._lengths else np.empty(0, np.int32)
-        ends = np.cumsum(lengths, dtype=np.int64) * self.dtype.itemsize
-        pointers = np.concatenate([np.zeros(1, np.int64), ends])[: len(lengths)]
-        indices = np.frombuffer(self._document_indices, dtype=np.int64)
-        code = _DTYPE_CODES[self.dtype]
-        header = _HEADER.pack(_MAGIC, _VERSION, code, len(lengths), len(indices))
-        return b"".join(
-            [
-                header,
-                lengths.astype("<i4").tobytes(),
-                pointers.astype("<i8").tobytes(),
-                indices.astype("<i8").tobytes(),
-            ]
-        )
-
-
-def _aside(path: Path) -> Path:
-    return path.with_name(path.name + ".tmp")

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 from deltalm_ds.errors import UserError
-from deltalm_ds.files import write_text_atomically
+from deltalm_ds.files import num_chunks, write_text_atomically
 from deltalm_ds.text.vocabulary import Vocabulary
 
 FORMAT = "deltalm-ds corpus"
-VERSION = 1
+VERSION = 2
 MANIFEST_NAME = "manifest.json"
 
 Kind = Literal["monolingual", "pairs"]
@@ -93,16 +94,23 @@ class SourceEntry:
     """Size of the .bin."""
     idx_bytes: int
     """Size of the .idx."""
-    bin_sha256: str
-    """Hash of the .bin."""
-    idx_sha256: str
-    """Hash of the .idx."""
+    bin_sha256: tuple[str, ...]
+    """Hashes of the .bin, chunk by chunk (`deltalm_ds.files.CHUNK_BYTES`)."""
+    idx_sha256: tuple[str, ...]
+    """Hashes of the .idx, chunk by chunk."""
+    weight: float = 1.0
+    """What the source's share of the mixture is multiplied by."""
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind) or self.split not in get_args(Split):
             raise ValueError(f"source {self.name}: no kind {self.kind!r} or split {self.split!r}")
         if len(self.languages) != (2 if self.kind == "pairs" else 1):
             raise ValueError(f"source {self.name}: {self.kind} with the languages {self.languages}")
+        for size, hashes in ((self.bin_bytes, self.bin_sha256), (self.idx_bytes, self.idx_sha256)):
+            if len(hashes) != num_chunks(size):
+                raise ValueError(f"source {self.name}: {len(hashes)} hashes of {size} bytes")
+        if not 0 <= self.weight < math.inf:
+            raise ValueError(f"source {self.name}: a weight of {self.weight}")
         parts = PurePosixPath(self.prefix).parts
         if not parts or parts[0] == "/" or ".." in parts:
             raise ValueError(f"source {self.name}: prefix {self.prefix!r} leads out of the folder")
@@ -205,6 +213,9 @@ def _construct(kind: Any, content: Any) -> Any:
 def _checked(name: str, expected: str, value: Any) -> Any:
     if expected == "int":
         valid = type(value) is int and value >= 0
+    elif expected == "float":
+        valid = type(value) in (int, float)
+        value = float(value) if valid else value
     elif expected == "tuple[str, ...]":
         valid = isinstance(value, list) and all(isinstance(item, str) for item in value)
         value = tuple(value) if valid else value

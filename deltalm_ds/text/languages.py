@@ -44,3 +44,8 @@ def is_language(name: str) -> bool:
     base = match["base"]
     known = base in _KNOWN or _PRIVATE_USE.fullmatch(base) is not None
     return known or (len(base) == 3 and match["script"] is not None)
+
+
+def is_private(language: str) -> bool:
+    """Whether a language code is of those that everybody may use for anything, qaa to qtz."""
+    return _PRIVATE_USE.match(language) is not None

@@ -1,227 +1,260 @@
-"""Documents and sentence pairs from files, in two steps: raw blocks read in order, then parsed anywhere.
-
-`read_blocks` only looks for line ends and blank lines, fast enough to feed many processes; `parse_block` does
-the rest (UTF-8, JSON, documents) for one block, knowing nothing of the others.
-"""
+"""Documents and sentence pairs from the bytes of a piece, in every format that `prepare` reads."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import partial
-from itertools import zip_longest
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+from xml.etree import ElementTree
 
 from deltalm_ds.errors import UserError
-from deltalm_ds.text.compressed import TextFile
-from deltalm_ds.text.inputs import Input, PairInput, TextInput
+from deltalm_ds.text.inputs import Input
 from deltalm_ds.text.languages import ADVICE, is_language
+from deltalm_ds.text.pieces import Piece
+from deltalm_ds.text.stored import TextReader
+from deltalm_ds.text.tmx import UNITS, sides_of
 
-BLOCK_BYTES = 1 << 20
-"""A block ends with the first document that brings it to this size."""
+_BYTE_ORDER_MARK = "\ufeff"
+_READ_BYTES = 1 << 20
 
-MAX_DOCUMENT_BYTES = 64 << 20
-"""A longer line or document is taken for a mistake: memory is bounded by it."""
+DamagePolicy = Literal["error", "skip"]
 
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+@dataclass
+class Documents:
+    """Documents of one source, or pairs, in input order; none of their lines is blank."""
+
+    source: str
+    """The language, or the pair's two with a hyphen."""
+    languages: tuple[str, ...]
+    """The language, or the pair's two."""
+    lines: list[str] = field(default_factory=list)
+    """The lines of all documents, one after the other; of pairs source, target, source, target, …"""
+    num_lines: list[int] = field(default_factory=list)
+    """Lines of every document; 2 of every pair."""
+
+    def __len__(self) -> int:
+        return len(self.num_lines)
+
+    def add(self, lines: Sequence[str]) -> None:
+        """Append a document."""
+        self.lines.extend(lines)
+        self.num_lines.append(len(lines))
+
+    def __iter__(self) -> Iterator[list[str]]:
+        """The lines of every document."""
+        start = 0
+        for count in self.num_lines:
+            yield self.lines[start : start + count]
+            start += count
 
 
 @dataclass(frozen=True)
-class Block:
-    """Consecutive whole documents of one input, undecoded."""
+class Parsed:
+    """What is in a piece."""
 
-    input: Input
-    """Where it is from."""
-    first_line: int
-    """Number of its first line in the file, from 1."""
-    offsets: tuple[int, ...]
-    """Byte offset of that line in the text of each of the input's files."""
-    lines: tuple[list[bytes], ...]
-    """Its lines with their ends, for each of the input's files."""
-    stored_bytes: int
-    """Bytes on disk read for it; more or fewer than its text's where files are compressed."""
-
-    @property
-    def digest(self) -> str:
-        """SHA-256 of its bytes."""
-        return hashlib.sha256(b"".join(line for side in self.lines for line in side)).hexdigest()
+    documents: list[Documents]
+    """By source."""
+    left_out: Counter[str]
+    """What was left out and how often: "damaged" lines or pairs, "blank" pairs of which a side is blank."""
 
 
-class Document(NamedTuple):
-    """A document, or a pair."""
+def parse(piece: Piece, damaged: DamagePolicy = "error") -> Parsed:
+    """The documents of a piece, those without text left out.
 
-    source: str
-    """The source it belongs to: the language, or the pair's two with a hyphen."""
-    languages: tuple[str, ...]
-    """Its language, or the pair's two."""
-    key: tuple[str, int, int]
-    """What no other document has: name and number of its input, number of its first line."""
-    lines: list[str]
-    """Lines without their ends, none of them blank; a pair's are its source and its target."""
-
-
-def read_blocks(inputs: Iterable[Input]) -> Iterator[Block]:
-    """The blocks of all inputs, in order, holding one at a time. UserError for a file that cannot be read."""
-    for entry in inputs:
-        try:
-            yield from _pair_blocks(entry) if isinstance(entry, PairInput) else _text_blocks(entry)
-        except OSError as error:
-            raise UserError(f"{error.filename}: {error.strerror}") from error
-
-
-def parse_block(block: Block) -> Iterator[Document]:
-    """The documents of a block, those without text left out.
-
-    Lines are stripped of white space at both ends. A pair with a blank side is left out.
-    UserError names file, line and byte offset of what is not UTF-8, no JSON, or lacks its fields.
+    Lines are stripped of white space at both ends. What is not UTF-8, no JSON or XML, or lacks its fields is
+    counted and skipped, or, with `damaged` "error", a UserError that names file, line and byte offset.
     """
-    entry = block.input
-    if isinstance(entry, PairInput):
-        yield from _parse_pairs(block, entry)
-    elif entry.format == "jsonl":
-        yield from _parse_json(block, entry)
-    else:
-        assert entry.language is not None
-        document: list[str] = []
-        first = block.first_line
-        for number, line in _decoded(block, 0):
+    left_out: Counter[str] = Counter()
+    by_source: dict[str, Documents] = {}
+
+    def of(languages: tuple[str, ...]) -> Documents:
+        name = "-".join(languages)
+        if name not in by_source:
+            by_source[name] = Documents(name, languages)
+        return by_source[name]
+
+    _Parser(piece, damaged, left_out, of).run()
+    return Parsed([documents for documents in by_source.values() if len(documents)], left_out)
+
+
+class _Parser:
+    def __init__(
+        self,
+        piece: Piece,
+        damaged: DamagePolicy,
+        left_out: Counter[str],
+        of: Callable[[tuple[str, ...]], Documents],
+    ) -> None:
+        self._piece, self._entry = piece, piece.input
+        self._damaged, self._left_out, self._of = damaged, left_out, of
+
+    def run(self) -> None:
+        contents = self._piece.read()
+        if self._entry.format == "blocks":
+            self._blocks(self._lines(0, contents[0]))
+        elif self._entry.format == "lines":
+            lines = [line for line in self._lines(0, contents[0]) if line]
+            documents = self._of(self._entry.languages)
+            documents.lines, documents.num_lines = lines, [1] * len(lines)
+        elif self._entry.format == "aligned":
+            self._pairs(zip(*map(self._lines, range(2), contents), strict=True))
+        elif self._entry.format == "tmx":
+            self._pairs(self._units(contents[0]))
+        elif self._entry.format == "tsv":
+            self._pairs(self._records(contents[0], self._columns))
+        elif self._entry.is_pairs:
+            self._pairs(self._records(contents[0], self._json_pair))
+        else:
+            for languages, text in self._records(contents[0], self._json_text):
+                if document := [line for part in text.split("\n") if (line := part.strip())]:
+                    self._of(languages).add(document)
+
+    def _lines(self, file: int, content: bytes) -> list[str | None]:
+        """The stripped lines of one file's bytes, decoded; None for one that is damaged."""
+        try:
+            lines = content.decode("utf-8").split("\n")
+        except UnicodeDecodeError:
+            return self._lines_with_damage(file, content)
+        if self._piece.offsets[file] == 0:
+            lines[0] = lines[0].removeprefix(_BYTE_ORDER_MARK)
+        if not lines[-1]:
+            lines.pop()  # what is behind the last line end
+        return [line.strip() for line in lines]
+
+    def _lines_with_damage(self, file: int, content: bytes) -> list[str | None]:
+        lines: list[str | None] = []
+        offset = self._piece.offsets[file]
+        for line in content.removesuffix(b"\n").split(b"\n"):
+            try:
+                text = line.decode("utf-8")
+                lines.append(text.removeprefix(_BYTE_ORDER_MARK if offset == 0 else "").strip())
+            except UnicodeDecodeError as error:
+                reason = "is not UTF-8", "convert it, with iconv for example"
+                self._report(file, offset + error.start, *reason)
+                lines.append(None)
+            offset += len(line) + 1
+        return lines
+
+    def _report(self, file: int, offset: int, what: str, advice: str) -> None:
+        """Count a damaged place of a file, or raise the UserError that names it."""
+        self._left_out["damaged"] += 1
+        if self._damaged == "error":
+            text = self._entry.files[file]
+            raise UserError(
+                f"{text} {what} at line {line_number(self._entry, file, offset):,}, byte offset {offset:,}: "
+                f"{advice} (--damaged skip leaves out and counts such lines)"
+            )
+
+    def _blocks(self, lines: list[str | None]) -> None:
+        documents, document = self._of(self._entry.languages), []
+        for line in lines:
             if line:
-                first = first if document else number
                 document.append(line)
-            if document and (not line or entry.format == "lines"):
-                yield _text_document(entry, entry.language, first, document)
+            elif line == "" and document:
+                documents.add(document)
                 document = []
         if document:
-            yield _text_document(entry, entry.language, first, document)
+            documents.add(document)
 
+    def _pairs(self, pairs: Iterator[tuple[str | None, ...]]) -> None:
+        documents = self._of(self._entry.languages)
+        for first, second in pairs:
+            if first and second:
+                documents.lines += (first, second)
+            elif first is not None and second is not None:
+                self._left_out["blank"] += 1
+        documents.num_lines = [2] * (len(documents.lines) // 2)
 
-def _raw_lines(file: TextFile) -> Iterator[bytes]:
-    for line in iter(partial(file.readline, MAX_DOCUMENT_BYTES), b""):
-        if len(line) == MAX_DOCUMENT_BYTES:
-            raise UserError(
-                f"{file.path} has a line of more than {MAX_DOCUMENT_BYTES:,} bytes: is it text? split it"
+    def _records(self, content: bytes, read: Callable[[str], tuple]) -> Iterator[tuple]:
+        """What `read` makes of every line that is not blank; damage it finds is a ValueError."""
+        offset = self._piece.offsets[0]
+        for line in content.removesuffix(b"\n").split(b"\n"):
+            try:
+                text = line.decode("utf-8").removeprefix(_BYTE_ORDER_MARK if offset == 0 else "")
+                if text and not text.isspace():
+                    yield read(text)
+            except UnicodeDecodeError as error:
+                self._report(0, offset + error.start, "is not UTF-8", "convert it, with iconv for example")
+            except ValueError as error:
+                what, _, advice = str(error).partition(": ")
+                self._report(0, offset, what, advice)
+            offset += len(line) + 1
+
+    def _columns(self, line: str) -> tuple[str, str]:
+        columns = line.split("\t")
+        first, second = (int(number) - 1 for number in self._entry.fields)
+        if max(first, second) >= len(columns):
+            raise ValueError(
+                f"has {len(columns)} columns where {' and '.join(self._entry.fields)} are wanted: "
+                "name the right ones with --columns"
             )
-        yield line
+        return columns[first].strip(), columns[second].strip()
 
+    def _json_pair(self, line: str) -> tuple[str, str]:
+        record = _record(line)
+        inner = record.get("translation")
+        if isinstance(inner, dict) and self._entry.fields[0] not in record:
+            record = inner
+        first, second = (_text(record, name, "--pair-fields") for name in self._entry.fields)
+        return " ".join(first.split()), " ".join(second.split())
 
-class _Meter:
-    """Bytes on disk read since it was last asked."""
-
-    def __init__(self, *files: TextFile) -> None:
-        self._files = files
-        self._before = 0
-
-    def __call__(self) -> int:
-        now = sum(file.stored_bytes_read for file in self._files)
-        passed, self._before = now - self._before, now
-        return passed
-
-
-def _text_blocks(entry: TextInput) -> Iterator[Block]:
-    lines: list[bytes] = []
-    first_line, offset, size = 1, 0, 0
-    with TextFile(entry.path) as file:
-        meter = _Meter(file)
-        for line in _raw_lines(file):
-            lines.append(line)
-            size += len(line)
-            if size >= BLOCK_BYTES and (entry.format != "blocks" or line.isspace()):
-                yield Block(entry, first_line, (offset,), (lines,), meter())
-                first_line, offset = first_line + len(lines), offset + size
-                lines, size = [], 0
-            elif size > MAX_DOCUMENT_BYTES:
-                raise UserError(
-                    f"{entry.path} has no blank line within {MAX_DOCUMENT_BYTES:,} bytes of line "
-                    f"{first_line}: if its documents are single lines, add --documents lines"
-                )
-        if lines:
-            yield Block(entry, first_line, (offset,), (lines,), meter())
-
-
-def _pair_blocks(entry: PairInput) -> Iterator[Block]:
-    first_path, second_path = entry.paths
-    sides: tuple[list[bytes], list[bytes]] = ([], [])
-    sizes, offsets, first_line = [0, 0], [0, 0], 1
-    with TextFile(first_path) as first, TextFile(second_path) as second:
-        meter = _Meter(first, second)
-        for pair in zip_longest(_raw_lines(first), _raw_lines(second)):
-            if pair[0] is None or pair[1] is None:
-                count = first_line + len(sides[0]) - 1
-                shorter, longer = entry.paths if pair[0] is None else reversed(entry.paths)
-                raise UserError(
-                    f"{shorter} ends after line {count} and {longer} goes on: pairs need files of equally "
-                    "many lines; find the missing one"
-                )
-            for side, line in enumerate(pair):
-                sides[side].append(line)
-                sizes[side] += len(line)
-            if sum(sizes) >= BLOCK_BYTES:
-                yield Block(entry, first_line, tuple(offsets), sides, meter())
-                first_line += len(sides[0])
-                offsets = [offset + size for offset, size in zip(offsets, sizes, strict=True)]
-                sides, sizes = ([], []), [0, 0]
-        if sides[0]:
-            yield Block(entry, first_line, tuple(offsets), sides, meter())
-
-
-def _decoded(block: Block, side: int) -> Iterator[tuple[int, str]]:
-    """Line number and stripped text of every line of one file's part of a block."""
-    offset = block.offsets[side]
-    for number, line in enumerate(block.lines[side], start=block.first_line):
-        content = line.removeprefix(_BYTE_ORDER_MARK) if offset == 0 else line
-        try:
-            yield number, content.decode("utf-8").strip()
-        except UnicodeDecodeError as error:
-            raise UserError(
-                f"{block.input.paths[side]} is not UTF-8 at line {number}, byte offset "
-                f"{offset + len(line) - len(content) + error.start}: convert it, with iconv for example"
-            ) from None
-        offset += len(line)
-
-
-def _parse_pairs(block: Block, entry: PairInput) -> Iterator[Document]:
-    name = entry.name
-    for (number, first), (_, second) in zip(_decoded(block, 0), _decoded(block, 1), strict=True):
-        if first and second:
-            yield Document(name, entry.languages, (name, entry.ordinal, number), [first, second])
-
-
-def _parse_json(block: Block, entry: TextInput) -> Iterator[Document]:
-    for number, line in _decoded(block, 0):
-        if not line:
-            continue
-        where = f"{entry.path}, line {number}"
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            raise UserError(f"{where} is not a JSON object on one line: correct or remove it") from None
-        text = _field(record, entry.text_field, where, "--text-field")
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            raise UserError(f"{where} has half a surrogate pair, which is no character: remove it") from None
-        language = entry.language
-        if entry.language_field is not None:
-            language = _field(record, entry.language_field, where, "--language-field")
+    def _json_text(self, line: str) -> tuple[tuple[str, ...], str]:
+        record = _record(line)
+        text = _text(record, self._entry.fields[0], "--text-field")
+        languages = self._entry.languages
+        if self._entry.language_field is not None:
+            language = _text(record, self._entry.language_field, "--language-field")
             if not is_language(language):
-                raise UserError(f"{where}: {language!r} is no language code; {ADVICE}")
-        assert language is not None
-        lines = [part.strip() for part in text.split("\n")]
-        if document := [part for part in lines if part]:
-            yield _text_document(entry, language, number, document)
+                raise ValueError(f"names the language {language!r}, which is none: {ADVICE}")
+            languages = (language,)
+        return languages, text
+
+    def _units(self, content: bytes) -> Iterator[tuple[str, str]]:
+        for unit in UNITS.finditer(content):
+            try:
+                if (sides := sides_of(unit[0], self._entry.fields)) is not None:
+                    yield sides
+                else:
+                    self._left_out["blank"] += 1
+            except (ElementTree.ParseError, UnicodeDecodeError) as error:
+                place = self._piece.offsets[0] + unit.start()
+                self._report(0, place, f"is no TMX ({error})", "correct or remove this <tu>")
 
 
-def _field(record: object, name: str, where: str, option: str) -> str:
-    if not isinstance(record, dict) or name not in record:
-        known = f"; it has {', '.join(sorted(record)[:8])}" if isinstance(record, dict) else ""
-        raise UserError(f"{where} has no field {name!r}{known}: name the right one with {option}")
+def _record(line: str) -> dict[str, object]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        raise ValueError("is not a JSON object on one line: correct or remove it") from None
+    if not isinstance(record, dict):
+        raise ValueError("is not a JSON object on one line: correct or remove it")
+    return record
+
+
+def _text(record: dict[str, object], name: str, option: str) -> str:
+    if name not in record:
+        known = f", only {', '.join(sorted(record)[:8])}" if record else ""
+        raise ValueError(f"has no field {name!r}{known}: name the right one with {option}")
     value = record[name]
     if not isinstance(value, str):
-        raise UserError(f"{where}: field {name!r} is not text but {type(value).__name__}")
+        raise ValueError(
+            f"has in the field {name!r} no text but {type(value).__name__}: correct or remove it"
+        )
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError("has half a surrogate pair, which is no character: remove it") from None
     return value
 
 
-def _text_document(entry: TextInput, language: str, number: int, lines: list[str]) -> Document:
-    return Document(language, (language,), (entry.name, entry.ordinal, number), lines)
+def line_number(entry: Input, file: int, offset: int) -> int:
+    """The line, from 1, of a byte of an input's text: it is read again up to there."""
+    count = 1
+    with TextReader(entry.files[file]) as reader:
+        while offset > 0 and (content := reader.read(min(offset, _READ_BYTES))):
+            count += content.count(b"\n")
+            offset -= len(content)
+    return count

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import sentencepiece
+from numpy.typing import NDArray
 
 from deltalm_ds.errors import UserError
 from deltalm_ds.files import sha256_of
@@ -57,13 +58,13 @@ class Tokenizer:
         """Token ids of a text, without special tokens."""
         return self.encode_batch([text])[0].tolist()
 
-    def encode_batch(self, texts: Sequence[str]) -> list[np.ndarray]:
+    def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
         """Token ids [length] int32 of every text, without special tokens."""
-        return [self.vocabulary.ids_of_pieces(numbers) for numbers in self.pieces(texts)]
+        return [self.vocabulary.ids_of_pieces(numbers[:-1]) for numbers in self.pieces(texts)]
 
-    def pieces(self, texts: Sequence[str]) -> list[list[int]]:
-        """SentencePiece's own numbers of every text, without special ones; `ids_of_pieces` makes them ids."""
-        return self._pieces.encode(list(texts), out_type=int, num_threads=1)
+    def pieces(self, texts: list[str]) -> list[NDArray[np.int32]]:
+        """SentencePiece's own numbers of every text and of </s> behind it; `ids_of_pieces` makes them ids."""
+        return self._pieces.encode(texts, return_type="numpy", add_eos=True, num_threads=1)
 
     def decode(self, ids: Iterable[int], show_specials: bool = False) -> str:
         """The text of token ids: sentinels as <mask_0>, unknown pieces as the model shows them.

@@ -15,6 +15,9 @@ UNKNOWN_PIECE, BOS_PIECE, EOS_PIECE = 0, 1, 2
 FIRST_ORDINARY_PIECE = 3
 
 
+_IDS_OF_SPECIAL_PIECES = np.array([3, 0, 2], dtype=np.int32)  # of <unk>, <s>, </s>
+
+
 @dataclass(frozen=True)
 class Vocabulary:
     """The token ids over a SentencePiece model of N pieces whose pieces 0, 1, 2 are <unk>, <s>, </s>.
@@ -84,6 +87,6 @@ class Vocabulary:
         """Token ids [n] int32 of SentencePiece numbers [n]: <unk>, <s>, </s> by name, others piece + 1."""
         numbers = np.asarray(pieces, dtype=np.int32)
         ids = numbers + np.int32(1)
-        for piece, token_id in ((UNKNOWN_PIECE, self.UNK), (BOS_PIECE, self.BOS), (EOS_PIECE, self.EOS)):
-            ids[numbers == piece] = token_id
+        special = np.flatnonzero(numbers < FIRST_ORDINARY_PIECE)
+        ids.flat[special] = _IDS_OF_SPECIAL_PIECES[numbers.flat[special]]
         return ids

@@ -8,7 +8,7 @@ import pytest
 from made_corpus import write_random_corpus
 
 from deltalm_ds.data.corpus import Corpus
-from deltalm_ds.data.indexed import IndexedWriter
+from deltalm_ds.data.indexed_files import IndexedWriter
 from deltalm_ds.errors import UserError
 from deltalm_ds.text.vocabulary import Vocabulary
 

@@ -1,0 +1,86 @@
+"""How far long work is: a bar on a terminal, a line now and then in a log, for all ranks together."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+from deltalm_ds.ranks import Ranks
+
+SECONDS_BETWEEN_LINES = 30.0
+"""Between two lines where stderr is no terminal."""
+_SECONDS_BETWEEN_MESSAGES = 0.2
+
+
+class Progress:
+    """Progress of some work that all ranks share, shown by rank 0 on stderr; a context manager.
+
+    Args:
+        what: the work, a word or two.
+        total: how much there is to do, in bytes.
+        ranks: who does it.
+        done: how much was done before.
+    """
+
+    def __init__(self, what: str, total: int, ranks: Ranks, done: int = 0) -> None:
+        self._ranks, self._unsent = ranks, 0
+        self._said = self._sent = time.monotonic()
+        self._is_terminal = sys.stderr.isatty()
+        self._bar = tqdm(
+            total=total,
+            initial=done,
+            desc=what,
+            unit="B",
+            unit_scale=True,
+            leave=False,
+            disable=not (ranks.is_first and self._is_terminal),
+        )
+        self._what, self._total, self._first, self._done = what, total, done, done
+        self._started = time.monotonic()
+
+    def update(self, count: int) -> None:
+        """Count `count` bytes more as done on this rank."""
+        now = time.monotonic()
+        if self._ranks.is_first:
+            self._show(count + self._ranks.received_progress(), now)
+            return
+        self._unsent += count
+        if now - self._sent > _SECONDS_BETWEEN_MESSAGES:
+            self._send(now)
+
+    def _send(self, now: float) -> None:
+        self._ranks.send_progress(self._unsent)
+        self._unsent, self._sent = 0, now
+
+    def _show(self, count: int, now: float) -> None:
+        self._done += count
+        self._bar.update(count)
+        if not self._is_terminal and now - self._said >= SECONDS_BETWEEN_LINES:
+            self._said = now
+            meter = tqdm.format_meter(
+                self._done,
+                self._total,
+                now - self._started,
+                prefix=self._what,
+                unit="B",
+                unit_scale=True,
+                initial=self._first,
+                bar_format="{desc}: {percentage:.0f} % of {total_fmt}B, {rate_fmt}, {remaining} left",
+            )
+            print(meter, file=sys.stderr, flush=True)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for all ranks, unless there was an exception."""
+        if kind is None:
+            if not self._ranks.is_first:
+                self._send(time.monotonic())
+            self._ranks.barrier(lambda: self.update(0) if self._ranks.is_first else None)
+        self._bar.close()
