@@ -59,13 +59,12 @@ def put_folder(new: Path, path: Path) -> None:
     if path.exists():
         shutil.rmtree(replaced, ignore_errors=True)
         path.rename(replaced)
-        try:
-            new.rename(path)
-        except BaseException:
-            replaced.rename(path)
-            raise
-    else:
+    try:
         new.rename(path)
+    except BaseException:
+        if replaced.exists():
+            replaced.rename(path)
+        raise
     fsync_directory(path.parent)
     shutil.rmtree(replaced, ignore_errors=True)
 

@@ -8,7 +8,7 @@ from functools import partial
 from deltalm_ds.commands import forget_reader, parse, run
 from deltalm_ds.data.manifest import MANIFEST_NAME
 from deltalm_ds.errors import UserError
-from deltalm_ds.preparing.run import prepare, work_folder
+from deltalm_ds.preparing.run import kept, prepare
 from deltalm_ds.preparing.settings import PrepareSettings
 
 
@@ -22,24 +22,16 @@ def main() -> int:
             raise
         forget_reader()
         raise UserError(
-            f"the reader of this command's output left before the folder was finished; {_kept(settings)}"
+            f"the reader of this command's output left before the folder was finished; {kept(settings.output)}"
         ) from error
     except OSError as error:  # no space, no permission: the user's to mend
         raise UserError(
-            f"{error.filename or settings.output}: {error.strerror or error}; {_kept(settings)}"
+            f"{error.filename or settings.output}: {error.strerror or error}; {kept(settings.output)}"
         ) from error
     except KeyboardInterrupt:
-        print(f"deltalm-ds prepare: interrupted; {_kept(settings)}", file=sys.stderr)
+        print(f"deltalm-ds prepare: interrupted; {kept(settings.output)}", file=sys.stderr)
         return 130
     return 0
-
-
-def _kept(settings: PrepareSettings) -> str:
-    """What is left of an unfinished run, for its error message."""
-    work = work_folder(settings.output)
-    if work.exists():
-        return f"what is done is kept in {work}: the same command goes on from there"
-    return "nothing was written"
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ ItemT = TypeVar("ItemT")
 
 _LAUNCHED_BY_MPI = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK")
 _SECONDS_BETWEEN_LOOKS = 0.02
+_SECONDS_BETWEEN_LOOKS_AT_LAUNCHER = 0.2
 _PROGRESS_TAG = 1
 
 
@@ -35,7 +37,7 @@ class Ranks:
         if any(name in os.environ for name in _LAUNCHED_BY_MPI):
             from mpi4py import MPI
 
-            self._mpi = MPI
+            threading.Thread(target=_follow_launcher, args=(os.getppid(),), daemon=True).start()
             self._communicator = MPI.COMM_WORLD
             self.rank, self.count = self._communicator.rank, self._communicator.size
             node = self._communicator.Split_type(MPI.COMM_TYPE_SHARED)
@@ -112,3 +114,10 @@ class Ranks:
         else:
             traceback.print_exception(kind, error, trace)
         self._communicator.Abort(2 if isinstance(error, UserError | OSError) else 1)
+
+
+def _follow_launcher(launcher: int) -> None:
+    """End this process when its launcher is gone: MPI itself notices only when it communicates."""
+    while os.getppid() == launcher:
+        time.sleep(_SECONDS_BETWEEN_LOOKS_AT_LAUNCHER)
+    os._exit(1)

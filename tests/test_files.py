@@ -41,70 +41,63 @@ def test_nothing_is_seen_before_the_end(tmp_path: Path) -> None:
     assert (tmp_path / "a").exists()
 
 
-def test_hash_and_its_progress(tmp_path: Path) -> None:
+def test_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = bytes(range(256)) * 10_000
     (tmp_path / "a").write_bytes(content)
+    assert files.sha256_of(tmp_path / "a") == hashlib.sha256(content).hexdigest()
+    monkeypatch.setattr(files, "CHUNK_BYTES", 1_500_000)
     seen: list[int] = []
-    assert files.sha256_of(tmp_path / "a", seen.append) == hashlib.sha256(content).hexdigest()
-    assert sum(seen) == len(content)
+    second = files.chunk_hash(tmp_path / "a", 1, seen.append)
+    assert second == hashlib.sha256(content[1_500_000:]).hexdigest()
+    assert sum(seen) == len(content) - 1_500_000
     assert len(seen) > 1
+    assert files.chunk_hashes(tmp_path / "a") == (
+        hashlib.sha256(content[:1_500_000]).hexdigest(),
+        second,
+    )
+    assert [files.num_chunks(size) for size in (0, 1, 1_500_000, 1_500_001)] == [0, 1, 1, 2]
+
+
+def made_folder(path: Path, *names: str) -> Path:
+    path.mkdir(parents=True)
+    for name in names:
+        (path / name).touch()
+    return path
 
 
 @pytest.mark.parametrize("existing", [False, True])
-def test_folder_aside_replaces(tmp_path: Path, existing: bool) -> None:
-    target = tmp_path / "deep" / "data"
-    if existing:
-        target.mkdir(parents=True)
-        (target / "old").touch()
-    with files.folder_aside(target) as folder:
-        (folder / "new").touch()
-        assert target.exists() == existing
-    assert [path.name for path in target.iterdir()] == ["new"]
-    assert list(target.parent.iterdir()) == [target]
-
-
-def test_folder_aside_leaves_the_old_after_a_failure(tmp_path: Path) -> None:
+def test_a_folder_is_put_in_place(tmp_path: Path, existing: bool) -> None:
     target = tmp_path / "data"
-    target.mkdir()
-    (target / "old").touch()
-
-    def fail() -> None:
-        with files.folder_aside(target) as folder:
-            (folder / "new").touch()
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fail()
-    assert [path.name for path in target.iterdir()] == ["old"]
+    if existing:
+        made_folder(target, "old")
+    made_folder(tmp_path / ".data.old.tmp", "left by a killed run")
+    files.put_folder(made_folder(tmp_path / "work", "new"), target)
+    assert [path.name for path in target.iterdir()] == ["new"]
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_folder_aside_restores_the_old_when_the_last_rename_fails(
+def test_the_old_folder_is_back_when_the_last_rename_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = tmp_path / "data"
-    target.mkdir()
-    (target / "old").touch()
+    target, work = made_folder(tmp_path / "data", "old"), made_folder(tmp_path / "work", "new")
     rename = Path.rename
 
     def fail_for_the_new(self: Path, to: Path) -> Path:
-        if ".new." in self.name:
+        if self == work:
             raise OSError("no")
         return rename(self, to)
 
     monkeypatch.setattr(Path, "rename", fail_for_the_new)
-    with pytest.raises(OSError, match="no"), files.folder_aside(target):
-        pass
+    with pytest.raises(OSError, match="no"):
+        files.put_folder(work, target)
     assert [path.name for path in target.iterdir()] == ["old"]
+    assert work.exists()
 
 
-def test_folder_aside_removes_what_a_killed_run_left_and_follows_links(tmp_path: Path) -> None:
-    (tmp_path / ".data.new.tmp").mkdir()
-    (tmp_path / ".data.new.tmp" / "stale").touch()
-    (tmp_path / "data").mkdir()
+def test_a_link_to_the_folder_stays_a_link(tmp_path: Path) -> None:
+    made_folder(tmp_path / "data", "old")
     link = tmp_path / "link"
     link.symlink_to(tmp_path / "data")
-    with files.folder_aside(link) as folder:
-        (folder / "new").touch()
+    files.put_folder(made_folder(tmp_path / "work", "new"), link)
     assert link.is_symlink()
     assert [path.name for path in (tmp_path / "data").iterdir()] == ["new"]

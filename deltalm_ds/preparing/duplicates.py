@@ -25,6 +25,13 @@ KEYS_AT_ONCE = 1 << 22
 _KEYS_OF_A_DOCUMENT = 16
 """About as many as a document has where alike ones are looked for."""
 
+_EMPTY = {
+    "keys": np.empty(0, np.uint64),
+    "pieces": np.empty(0, np.int32),
+    "places": np.empty(0, np.int32),
+    "rows": np.empty(0, np.int32),
+}
+
 
 def num_ranges(pieces: Sequence[StoredPiece], near: bool) -> int:
     """In how many ranges of keys the duplicates of some pieces are looked for: a power of two."""
@@ -38,18 +45,20 @@ def find_duplicates(pieces: Sequence[StoredPiece], number: int, count: int, path
     The arrays are [duplicates], by piece: piece int32, its number among `pieces`; row int32, the document's
     place in its file; near uint8, 1 where it is only alike.
     """
-    columns: dict[str, list[NDArray]] = {name: [] for name in ("keys", "pieces", "places", "rows")}
+    columns: dict[str, list[NDArray]] = {name: [] for name in _EMPTY}
     for index, piece in enumerate(pieces):
         with safe_open(piece.path, framework="np") as file:
             keys = file.get_slice("duplicate_keys")
             size = keys.get_shape()[0]
             first = _first_from(keys, size, number * (1 << 64) // count)
             end = _first_from(keys, size, (number + 1) * (1 << 64) // count)
+            if first == end:
+                continue
             columns["keys"].append(keys[first:end])
             columns["places"].append(file.get_slice("duplicate_places")[first:end])
             columns["rows"].append(file.get_slice("duplicate_rows")[first:end])
             columns["pieces"].append(np.full(end - first, index, dtype=np.int32))
-    keys, in_piece, places, rows = (np.concatenate(columns[name]) for name in columns)
+    keys, in_piece, places, rows = (np.concatenate([*columns[name], _EMPTY[name]]) for name in columns)
     order = np.lexsort((places, in_piece, keys))
     repeats = order[1:][keys[order][1:] == keys[order][:-1]]
     repeats = repeats[np.lexsort((rows[repeats], in_piece[repeats]))]

@@ -272,6 +272,8 @@ class Finisher:
         )
 
     def _seal(self, manifest: Manifest) -> None:
+        for left_by_a_killed_run in self.folder.glob("*.tmp"):
+            left_by_a_killed_run.unlink()
         write_bytes_atomically(self.folder / TOKENIZER_NAME, self._encoding.tokenizer.read_bytes())
         manifest.write(self.folder)
         shutil.rmtree(self._marks, ignore_errors=True)

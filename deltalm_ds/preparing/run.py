@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 from deltalm_ds.data.corpus import Corpus
 from deltalm_ds.data.manifest import MANIFEST_NAME, Manifest
@@ -37,6 +38,7 @@ from deltalm_ds.text.tokenizer import Tokenizer
 from deltalm_ds.text.vocabulary import Vocabulary
 
 _RECIPE_VERSION = 2
+_SECONDS_FOR_LOCK = 3.0  # the ranks of a run whose launcher was killed take a moment to end
 _TRAINING_SETTINGS = ("vocabulary_size", "character_coverage", "tokenizer_sample_mb", "language_exponent")
 
 Say = Callable[[str], object]
@@ -95,10 +97,8 @@ class _Preparation:
         if settings.tokenizer is None or (has_output and not settings.overwrite):
             surveyed = survey(self._work, self._parts, settings.cleaning.damaged, ranks, workers)
             digests = [result["sha256"] for part in self._parts for result in surveyed.results(part)]
-            if existing := ranks.from_first(lambda: _existing(settings, self._recipe(digests))):
-                self._tell(
-                    f"{settings.output} was made of this text with these settings already: nothing to do"
-                )
+            if existing := ranks.from_first(lambda: self._existing(self._recipe(digests))):
+                self._tell(f"{settings.output} was made of this text and settings already: nothing to do")
                 return existing
         tokenizer = self._tokenizer(surveyed)
         started = time.monotonic()
@@ -122,6 +122,25 @@ class _Preparation:
             f"{settings.output} is ready; look into it with: python -m deltalm_ds.corpus {settings.output}"
         )
         return manifest
+
+    def _existing(self, recipe: str) -> Manifest | None:
+        """The manifest of the output if it is whole and of this recipe; None if it may be written."""
+        output = self._settings.output
+        if self._settings.overwrite or not (output / MANIFEST_NAME).is_file():
+            return None
+        try:
+            manifest = Corpus.open(output, verify=True).manifest
+            if manifest.recipe == recipe:
+                return manifest
+        except UserError as error:
+            reason = f"{error} (--overwrite replaces it)"
+        else:
+            reason = (
+                f"{output} was made of other text or with other settings: name another folder or replace it "
+                "with --overwrite"
+            )
+        _remove(self._work)  # nothing to go on with
+        raise UserError(reason)
 
     def _tokenizer(self, surveyed: Stage | None) -> Path:
         """The model in the work folder: a copy of the given one, or one trained on a sample of the text."""
@@ -199,6 +218,10 @@ def _understand(settings: PrepareSettings) -> _Understood:
     if settings.tokenizer is not None:
         Tokenizer(settings.tokenizer)
     inputs = numbered(inputs)
+    for entry in inputs:
+        for text in entry.files:
+            if text.state()[0] == 0:
+                raise UserError(f"{text}: there is no text in it; leave it out or fill it")
     return _Understood(inputs, left_out, weights, [part for entry in inputs for part in parts_of(entry)])
 
 
@@ -214,20 +237,12 @@ def _check_output(output: Path) -> None:
         raise UserError(f"--output {output} holds other files: name a new or an empty folder")
 
 
-def _existing(settings: PrepareSettings, recipe: str) -> Manifest | None:
-    """The manifest of `settings.output` if it is whole and of this recipe; None if it may be written."""
-    if settings.overwrite or not (settings.output / MANIFEST_NAME).is_file():
-        return None
-    try:
-        manifest = Corpus.open(settings.output, verify=True).manifest
-    except UserError as error:
-        raise UserError(f"{error} (--overwrite replaces it)") from None
-    if manifest.recipe == recipe:
-        return manifest
-    raise UserError(
-        f"{settings.output} was made of other text or with other settings: name another folder or replace it "
-        "with --overwrite"
-    )
+def kept(output: Path) -> str:
+    """What is left of an unfinished run, for its error message."""
+    work = work_folder(output)
+    if work.exists():
+        return f"what is done is kept in {work}: the same command goes on from there"
+    return "nothing was written"
 
 
 @contextlib.contextmanager
@@ -236,26 +251,50 @@ def _work_folder(output: Path, ranks: Ranks) -> Iterator[Path]:
     work = work_folder(output)
     with contextlib.ExitStack() as stack:
         if ranks.is_first:
+            shutil.rmtree(_rubbish(work), ignore_errors=True)  # of a run that was killed while it removed it
             work.mkdir(parents=True, exist_ok=True)
             stack.enter_context(_locked(work / "lock", output))
         ranks.barrier()
         try:
             yield work
-        except BaseException:
+        except BaseException as error:
             if ranks.is_first and not any(work.rglob(DONE)):
-                shutil.rmtree(work, ignore_errors=True)
+                _remove(work)
+            elif isinstance(error, UserError):
+                raise UserError(f"{error}; {kept(output)}") from None
             raise
         ranks.barrier()
         if ranks.is_first:
-            shutil.rmtree(work, ignore_errors=True)
+            _remove(work)
+
+
+def _remove(work: Path) -> None:
+    """Remove the work folder, under another name: half removed, it would not be what its marks say."""
+    if work.exists():
+        shutil.rmtree(_rubbish(work), ignore_errors=True)
+        work.rename(_rubbish(work))
+        shutil.rmtree(_rubbish(work), ignore_errors=True)
+
+
+def _rubbish(work: Path) -> Path:
+    return work.with_suffix(".rubbish")
 
 
 @contextlib.contextmanager
 def _locked(path: Path, output: Path) -> Iterator[None]:
     """Hold the lock at `path`, which ends with this process; UserError if another one has it."""
     with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise UserError(f"another prepare is making {output}: wait for it or end it") from None
+        end = time.monotonic() + _SECONDS_FOR_LOCK
+        while not _take(file):
+            if time.monotonic() > end:
+                raise UserError(f"another prepare is making {output}: wait for it or end it")
+            time.sleep(0.1)
         yield
+
+
+def _take(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deltalm_ds.data.indexed import IndexedDataset, IndexedWriter, WrittenDataset
+from deltalm_ds.data.indexed import IndexedDataset
+from deltalm_ds.data.indexed_files import IndexedWriter, WrittenDataset
 from deltalm_ds.errors import UserError
 
 DOCUMENTS = [
@@ -59,7 +60,7 @@ def test_what_is_written_is_read(tmp_path: Path, dtype: type) -> None:
         ("idx", written.idx_bytes, written.idx_sha256),
     ):
         content = (tmp_path / f"fr.{suffix}").read_bytes()
-        assert (len(content), hashlib.sha256(content).hexdigest()) == (size, digest)
+        assert (len(content), (hashlib.sha256(content).hexdigest(),)) == (size, digest)
     assert {path.name for path in tmp_path.iterdir()} == {"fr.bin", "fr.idx"}
 
 

@@ -14,7 +14,7 @@ from deltalm_ds.data.manifest import Manifest, SourceEntry, TokenizerEntry
 from deltalm_ds.errors import UserError
 from deltalm_ds.text.vocabulary import Vocabulary
 
-GOLDEN_FINGERPRINT = "ab720db9a1ac4be7cffdf3a0d2cae69bbc18cd664b47df5d50f55d94eeddbba1"
+GOLDEN_FINGERPRINT = "7265fc143a7c4420b410fa68d314cce8f4d6232bfc8844bd029ed22cdaea93cb"
 """Pinned, since a resumed run compares it: another value here orphans every checkpoint."""
 
 
@@ -31,8 +31,8 @@ def made_manifest() -> Manifest:
             tokens=30,
             bin_bytes=60,
             idx_bytes=82,
-            bin_sha256="b" * 64,
-            idx_sha256="i" * 64,
+            bin_sha256=("b" * 64,),
+            idx_sha256=("i" * 64,),
         )
 
     return Manifest(
@@ -51,7 +51,7 @@ def test_written_and_read(tmp_path: Path) -> None:
     assert manifest.tokenizer.vocabulary == Vocabulary(1000, 50)
     content = json.loads((tmp_path / "manifest.json").read_text())
     assert content["fingerprint"] == manifest.fingerprint
-    assert (content["format"], content["version"]) == ("deltalm-ds corpus", 1)
+    assert (content["format"], content["version"]) == ("deltalm-ds corpus", 2)
 
 
 def test_the_fingerprint_is_of_the_data_alone() -> None:
@@ -62,7 +62,8 @@ def test_the_fingerprint_is_of_the_data_alone() -> None:
     for changed in (
         replace(manifest, seed=4),
         replace(manifest, sources=(first,)),
-        replace(manifest, sources=(replace(first, bin_sha256="c" * 64), second)),
+        replace(manifest, sources=(replace(first, bin_sha256=("c" * 64,)), second)),
+        replace(manifest, sources=(replace(first, weight=2.0), second)),
         replace(manifest, tokenizer=replace(manifest.tokenizer, sha256="c" * 64)),
     ):
         assert changed.fingerprint != manifest.fingerprint
@@ -80,7 +81,7 @@ def edit(change: Callable[[dict[str, Any]], object]) -> str:
         ("", "not usable"),
         ("[]", "not a manifest"),
         (edit(lambda m: m.update(format="other")), "not a manifest"),
-        (edit(lambda m: m.update(version=2)), "only version 1"),
+        (edit(lambda m: m.update(version=1)), "only version 2"),
         (edit(lambda m: m.update(seed=5)), "fingerprint is not that of its contents"),
         (edit(lambda m: m.update(seed=-1)), "seed is -1"),
         (edit(lambda m: m.update(seed=True)), "seed is True"),

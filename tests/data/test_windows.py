@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deltalm_ds.data.indexed import IndexedDataset, IndexedWriter, bin_path, idx_path
+from deltalm_ds.data.indexed import IndexedDataset, bin_path, idx_path
+from deltalm_ds.data.indexed_files import IndexedWriter
 from deltalm_ds.data.windows import SMALLEST_PAIR, MonolingualWindows, PairWindows
 from deltalm_ds.errors import UserError
 
