@@ -22,7 +22,8 @@ def main() -> int:
             raise
         forget_reader()
         raise UserError(
-            f"the reader of this command's output left before the folder was finished; {kept(settings.output)}"
+            "the reader of this command's output left before the folder was finished; "
+            + kept(settings.output)
         ) from error
     except OSError as error:  # no space, no permission: the user's to mend
         raise UserError(

@@ -17,6 +17,8 @@ from deltalm_ds.text.vocabulary import Vocabulary
 FORMAT = "deltalm-ds corpus"
 VERSION = 2
 MANIFEST_NAME = "manifest.json"
+MAX_BYTES = 1 << 28
+"""A larger manifest is none: this one would describe more than 200 TB of tokens."""
 
 Kind = Literal["monolingual", "pairs"]
 Split = Literal["train", "valid"]
@@ -180,6 +182,8 @@ class Manifest:
         """Read a prepared folder's manifest; UserError where it is missing or damaged."""
         path = Path(folder) / MANIFEST_NAME
         try:
+            if path.stat().st_size > MAX_BYTES:
+                raise UserError(f"{path} has more than {MAX_BYTES:,} bytes: it is no manifest")
             text = path.read_text(encoding="utf-8")
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(
@@ -190,6 +194,10 @@ class Manifest:
             raise UserError(f"{path} is damaged (not UTF-8): prepare the data again") from None
         try:
             return cls.from_json(text)
+        except RecursionError:
+            raise UserError(
+                f"{path} is not usable (it is nested too deeply): prepare the data again"
+            ) from None
         except ValueError as error:
             raise UserError(f"{path} is not usable ({error}): prepare the data again") from None
 
