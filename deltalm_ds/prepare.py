@@ -8,8 +8,9 @@ from functools import partial
 from deltalm_ds.commands import forget_reader, parse, run
 from deltalm_ds.data.manifest import MANIFEST_NAME
 from deltalm_ds.errors import UserError
-from deltalm_ds.preparing.run import kept, prepare
+from deltalm_ds.preparing.run import prepare
 from deltalm_ds.preparing.settings import PrepareSettings
+from deltalm_ds.preparing.work import kept
 
 
 def main() -> int:

@@ -6,16 +6,12 @@ the end the finished folder is renamed to the output and the rest removed.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import hashlib
-import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO
 
 from deltalm_ds.data.corpus import Corpus
 from deltalm_ds.data.manifest import MANIFEST_NAME, Manifest
@@ -26,8 +22,9 @@ from deltalm_ds.preparing.encoding import Encoding, encode_piece
 from deltalm_ds.preparing.finishing import Finisher
 from deltalm_ds.preparing.settings import PrepareSettings
 from deltalm_ds.preparing.sources import collect
-from deltalm_ds.preparing.stages import DONE, Stage, digest
+from deltalm_ds.preparing.stages import Stage, digest
 from deltalm_ds.preparing.tokenizers import TrainingSettings, survey, trained_tokenizer
+from deltalm_ds.preparing.work import remove, worked_in
 from deltalm_ds.processes import Workers
 from deltalm_ds.ranks import Ranks
 from deltalm_ds.text.inputs import Input, TextOptions, numbered, understand
@@ -38,7 +35,6 @@ from deltalm_ds.text.tokenizer import Tokenizer
 from deltalm_ds.text.vocabulary import Vocabulary
 
 _RECIPE_VERSION = 2
-_SECONDS_FOR_LOCK = 3.0  # the ranks of a run whose launcher was killed take a moment to end
 _TRAINING_SETTINGS = ("vocabulary_size", "character_coverage", "tokenizer_sample_mb", "language_exponent")
 
 Say = Callable[[str], object]
@@ -65,14 +61,8 @@ def prepare(settings: PrepareSettings, say: Say = print) -> Manifest:
         tell: Say = say if ranks.is_first else lambda _: None
         understood = ranks.from_first(lambda: _understand(settings))
         tell(report.describe_inputs(understood.inputs, understood.left_out))
-        with _work_folder(settings.output, ranks) as work:
+        with worked_in(settings.output, ranks) as work:
             return _Preparation(settings, understood, work, ranks, workers, tell).run()
-
-
-def work_folder(output: Path) -> Path:
-    """Where the work on a prepared folder is kept until it is finished."""
-    output = output.resolve()
-    return output.with_name(f".{output.name}.work")
 
 
 class _Preparation:
@@ -139,7 +129,7 @@ class _Preparation:
                 f"{output} was made of other text or with other settings: name another folder or replace it "
                 "with --overwrite"
             )
-        _remove(self._work)  # nothing to go on with
+        remove(self._work)  # nothing to go on with
         raise UserError(reason)
 
     def _tokenizer(self, surveyed: Stage | None) -> Path:
@@ -235,66 +225,3 @@ def _check_output(output: Path) -> None:
         )
     if output.is_dir() and any(output.iterdir()) and not (output / MANIFEST_NAME).is_file():
         raise UserError(f"--output {output} holds other files: name a new or an empty folder")
-
-
-def kept(output: Path) -> str:
-    """What is left of an unfinished run, for its error message."""
-    work = work_folder(output)
-    if work.exists():
-        return f"what is done is kept in {work}: the same command goes on from there"
-    return "nothing was written"
-
-
-@contextlib.contextmanager
-def _work_folder(output: Path, ranks: Ranks) -> Iterator[Path]:
-    """The work folder, this command's alone. It stays after an error if there is work to go on with."""
-    work = work_folder(output)
-    with contextlib.ExitStack() as stack:
-        if ranks.is_first:
-            shutil.rmtree(_rubbish(work), ignore_errors=True)  # of a run that was killed while it removed it
-            work.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(_locked(work / "lock", output))
-        ranks.barrier()
-        try:
-            yield work
-        except BaseException as error:
-            if ranks.is_first and not any(work.rglob(DONE)):
-                _remove(work)
-            elif isinstance(error, UserError):
-                raise UserError(f"{error}; {kept(output)}") from None
-            raise
-        ranks.barrier()
-        if ranks.is_first:
-            _remove(work)
-
-
-def _remove(work: Path) -> None:
-    """Remove the work folder, under another name: half removed, it would not be what its marks say."""
-    if work.exists():
-        shutil.rmtree(_rubbish(work), ignore_errors=True)
-        work.rename(_rubbish(work))
-        shutil.rmtree(_rubbish(work), ignore_errors=True)
-
-
-def _rubbish(work: Path) -> Path:
-    return work.with_suffix(".rubbish")
-
-
-@contextlib.contextmanager
-def _locked(path: Path, output: Path) -> Iterator[None]:
-    """Hold the lock at `path`, which ends with this process; UserError if another one has it."""
-    with path.open("w") as file:
-        end = time.monotonic() + _SECONDS_FOR_LOCK
-        while not _take(file):
-            if time.monotonic() > end:
-                raise UserError(f"another prepare is making {output}: wait for it or end it")
-            time.sleep(0.1)
-        yield
-
-
-def _take(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -18,7 +18,7 @@ from made_text import contents, make, model_beside, write_text
 from deltalm_ds.data.corpus import Corpus
 from deltalm_ds.files import put_folder
 from deltalm_ds.preparing import layout
-from deltalm_ds.preparing.run import work_folder
+from deltalm_ds.preparing.work import work_folder
 from deltalm_ds.text import pieces
 from deltalm_ds.text.cleaning import CleaningSettings
 

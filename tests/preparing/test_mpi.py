@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from made_text import contents, make, model_beside, write_text
 
-from deltalm_ds.preparing.run import work_folder
+from deltalm_ds.preparing.work import work_folder
 from deltalm_ds.text.cleaning import CleaningSettings
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -18,7 +18,7 @@ from deltalm_ds.data.corpus import Corpus
 from deltalm_ds.data.indexed import IndexedDataset
 from deltalm_ds.errors import UserError
 from deltalm_ds.preparing import layout
-from deltalm_ds.preparing.run import work_folder
+from deltalm_ds.preparing.work import work_folder
 from deltalm_ds.text import pieces
 from deltalm_ds.text.cleaning import CleaningSettings
 from deltalm_ds.text.tokenizer import Tokenizer
@@ -234,7 +234,7 @@ def test_weights_of_a_recipe_are_in_the_manifest(text: Path, tmp_path: Path) -> 
 def test_another_prepare_of_the_same_folder_is_refused(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deltalm_ds.preparing.run._SECONDS_FOR_LOCK", 0.2)
+    monkeypatch.setattr("deltalm_ds.preparing.work._SECONDS_FOR_LOCK", 0.2)
     work = work_folder(tmp_path / "out")
     work.mkdir()
     with (work / "lock").open("w") as file:
