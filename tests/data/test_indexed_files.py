@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -29,20 +30,20 @@ def test_any_ranges_in_any_order(
     lengths: list[list[int]], cuts: list[int], dtype: type, order: random.Random
 ) -> None:
     tokens = np.arange(sum(map(sum, lengths)), dtype=dtype)
-    shape = np.array(lengths, dtype=np.int32).reshape(len(lengths), -1)
+    num_sequences = len(lengths[0]) if lengths else 1
+    shape = np.array(lengths, dtype=np.int32).reshape(-1, num_sequences)
     starts = np.concatenate([[0], np.cumsum(shape.sum(axis=1))])
     with tempfile.TemporaryDirectory() as folder:
         with IndexedWriter(Path(folder) / "whole", dtype) as writer:
             for start, row in zip(starts.tolist(), lengths, strict=False):
                 ends = (start + np.cumsum([0, *row])).tolist()
-                writer.add_document([tokens[a:b] for a, b in zip(ends, ends[1:], strict=False)])
-        num_sequences = shape.shape[1] if lengths else 1
+                writer.add_document([tokens[a:b] for a, b in pairwise(ends)])
         files = IndexedFiles(
             Path(folder) / "parts", np.dtype(dtype), len(lengths), num_sequences, len(tokens)
         )
         files.create()
         edges = sorted({0, len(lengths), *(cut for cut in cuts if cut < len(lengths))})
-        ranges = list(zip(edges, edges[1:], strict=False))
+        ranges = list(pairwise(edges))
         order.shuffle(ranges)
         for first, end in [*ranges, *ranges[:1]]:  # one of them twice, as after a kill
             files.create()  # keeps what is there
