@@ -184,8 +184,8 @@ def _report(settings: Settings, num_bytes: int, medians: dict[str, float]) -> st
             "",
             f"Goal: {SHARE_OF_SENTENCEPIECE} × {settings.processes} × SentencePiece's own rate on one "
             f"thread, {goal:.1f} MB/s: {'met' if ours >= goal else 'not met'}. By SentencePiece's faster "
-            f"way, which returns NumPy arrays and which prepare uses, it is {ours / arrays / settings.processes:.2f} × "
-            f"{settings.processes}.",
+            "way, which returns NumPy arrays and which prepare uses, it is "
+            f"{ours / arrays / settings.processes:.2f} × {settings.processes}.",
             f"Goal: more than Megatron's builder: {'met' if ours > megatron else 'not met'}, "
             f"{ours / megatron:.2f} times as fast.",
         ]
