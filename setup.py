@@ -25,6 +25,7 @@ REQUIREMENTS = [
     "tyro>=1,<2",
     "tqdm>=4.66,<5",
     "zstandard>=0.22,<1",
+    "matplotlib>=3.8,<4",
 ]
 TEST = [
     "pytest>=8,<10",
@@ -37,10 +38,8 @@ TEST = [
     "nvidia-cuda-cuobjdump>=13,<14",
     "nvidia-cuda-nvdisasm>=13,<14",
 ]
-DOCS = ["matplotlib>=3.8,<4"]
 DEV = [
     *TEST,
-    *DOCS,
     "mypy>=1.15,<3",
     "ruff>=0.11,<0.18",
     "clang-format>=23,<24",
@@ -97,7 +96,7 @@ setup(
         "deltalm_ds.ops.native": ["*.c", "*.h"],
     },
     install_requires=REQUIREMENTS,
-    extras_require={"test": TEST, "docs": DOCS, "dev": DEV},
+    extras_require={"test": TEST, "dev": DEV},
     classifiers=[
         "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",
