@@ -95,5 +95,6 @@ def _shown(line: Iterator[Part], color: bool) -> str:
 def _colored(part: Part) -> str:
     if part.span is None:
         return f"{_FAINT}{part.text}{_RESET}" if part.is_special else part.text
-    weight = _BOLD if part.is_special else ""
+    is_sentinel = part.is_special and _SENTINEL.fullmatch(part.text.strip())
+    weight = _BOLD if is_sentinel else ""
     return f"{weight}\x1b[38;5;{_COLORS[part.span % len(_COLORS)]}m{part.text}{_RESET}"

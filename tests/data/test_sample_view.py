@@ -84,7 +84,7 @@ def test_colored_spans_have_the_color_of_their_sentinel(tokenizer: Tokenizer) ->
     )
     assert target_line == (
         f"target: \x1b[1m{first}<mask_0>\x1b[0m{first} b\x1b[0m"
-        f"\x1b[1m{second} <mask_1>\x1b[0m{second} d\x1b[0m\x1b[1m{second} </s>\x1b[0m"
+        f"\x1b[1m{second} <mask_1>\x1b[0m{second} d\x1b[0m{second} </s>\x1b[0m"
     )
 
 
