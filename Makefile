@@ -48,11 +48,16 @@ lint: $(VENV)/.installed-dev
 gpu:
 	PYTHONPATH=. $(or $(wildcard $(VENV)/bin/python),$(PYTHON)) benchmarks/gpu.py $(GPU_OPTIONS)
 
-gpu-train: $(VENV)/.installed-test $(VENV)/.installed-docs
+gpu-train: $(VENV)/.installed-test
 	python benchmarks/gpu_train.py $(GPU_TRAIN_OPTIONS)
 
-docs: $(VENV)/.installed-docs
+docs: $(VENV)/.installed
 	python docs/draw_data_flow.py docs/data_flow.svg
+	rm -rf build/demo
+	python -m deltalm_ds.demo build/demo/text
+	python -m deltalm_ds.prepare build/demo/text --output build/demo/data --vocabulary-size 4000
+	python -m deltalm_ds.corpus build/demo/data --pictures build/demo/pictures
+	cp build/demo/pictures/languages.svg docs/demo_languages.svg
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

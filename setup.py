@@ -30,6 +30,7 @@ REQUIREMENTS = [
     "langcodes>=3.4,<4",
     "regex>=2024.5",
     "datasketch>=2,<3",
+    "matplotlib>=3.8,<4",
 ]
 TEST = [
     "pytest>=8,<10",
@@ -42,10 +43,8 @@ TEST = [
     "nvidia-cuda-cuobjdump>=13,<14",
     "nvidia-cuda-nvdisasm>=13,<14",
 ]
-DOCS = ["matplotlib>=3.8,<4"]
 DEV = [
     *TEST,
-    *DOCS,
     "mypy>=1.15,<3",
     "ruff>=0.11,<0.18",
     "clang-format>=23,<24",
@@ -102,7 +101,7 @@ setup(
         "deltalm_ds.ops.native": ["*.c", "*.h"],
     },
     install_requires=REQUIREMENTS,
-    extras_require={"test": TEST, "docs": DOCS, "dev": DEV},
+    extras_require={"test": TEST, "dev": DEV},
     classifiers=[
         "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",

@@ -1,18 +1,21 @@
-"""The command corpus: tables, samples, verification."""
+"""The command corpus: tables, pictures, samples, verification."""
 
 from __future__ import annotations
 
+import re
 import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from made_corpus import write_random_corpus
 
 from deltalm_ds import corpus as command
-from deltalm_ds.corpus import CorpusSettings, describe_corpus, sample_texts
+from deltalm_ds.corpus import CorpusSettings
 from deltalm_ds.data.corpus import Corpus
+from deltalm_ds.data.fertility import measure_fertility
+from deltalm_ds.data.sample_view import view_sample
+from deltalm_ds.data.samples import DataSettings, SampleReader
 from deltalm_ds.errors import UserError
 from deltalm_ds.prepare import PrepareSettings, prepare
 from deltalm_ds.text.tokenizer import Tokenizer
@@ -48,44 +51,46 @@ def run_command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_tables(tmp_path: Path) -> None:
-    corpus = Corpus.open(write_random_corpus(tmp_path / "corpus"))
-    text = describe_corpus(corpus, 0.8, 0.3)
-    training, validation = text.split("training\n")[1].split("validation\n")
-    rows = {line.split()[0]: line.split()[1:] for line in training.splitlines() if line}
-    tokens = {source.name: source.num_tokens for source in corpus.sources("train")}
-    assert rows["source"] == ["documents", "pairs", "tokens", "mixture"]
-    shares = {name: tokens[name] ** 0.3 for name in ("de", "fr")}
-    for name, share in shares.items():
-        assert rows[name][-2:] == [f"{tokens[name]:,}", f"{0.8 * share / sum(shares.values()):.2%}"]
-    assert rows["de"][0] == "60"
-    assert rows["de-fr"] == ["80", f"{tokens['de-fr']:,}", "20.00%"]
-    assert rows["all"] == ["150", "80", f"{sum(tokens.values()):,}", "100.00%"]
-    assert validation.splitlines()[-1].split()[:3] == ["all", "8", "12"]
-    assert corpus.fingerprint[:16] in text
-
-
-def test_samples(real: Path) -> None:
-    corpus = Corpus.open(real)
-    tokenizer = Tokenizer(corpus.tokenizer_path, corpus.vocabulary)
-    french, pairs = corpus.sources("train")
-    whole = list(sample_texts(french, tokenizer, 3, 1000))
-    assert len(whole) == 3
-    for text in whole:
-        number = text.split()[2]
-        assert text == f"la page {number} du livre la fin {number}"
-    assert all(text.endswith(" …") for text in sample_texts(french, tokenizer, 3, 5))
-    source, target = next(sample_texts(pairs, tokenizer, 1, 1000)).split(" → ")
-    assert target == f"la {source}"
-    assert len(list(sample_texts(pairs, tokenizer, 1000, 10))) == pairs.dataset.num_documents
-
-
-def test_the_command(real: Path) -> None:
-    done = run_command(real, "--samples", 2, "--verify")
+def test_the_command(real: Path, tmp_path: Path) -> None:
+    """What it prints and draws with a run's options is what that run would see."""
+    options = ["--max-source-length", 32, "--monolingual-share", 0.25, "--seed", 5]
+    shown = ["--samples", 2, "--position", 70, "--pictures", tmp_path / "pictures", "--verify"]
+    done = run_command(real, *shown, *options)
     assert (done.returncode, done.stderr) == (0, "")
+    corpus = Corpus.open(real)
+    reader = SampleReader(corpus, DataSettings(max_source_length=32, monolingual_share=0.25), 5)
+    tokenizer = Tokenizer(corpus.tokenizer_path, corpus.vocabulary)
+    for sample in reader.samples([70, 71]):
+        assert f"\n\n{view_sample(sample, tokenizer, color=False)}\n" in done.stdout
+    assert done.stdout.count("\nposition ") == 2
+    training = done.stdout.split("\n\n")[1].splitlines()
+    assert training[0] == "training"
+    shares = {line.split()[0]: line.split()[-1] for line in training}
+    assert (shares["fr"], shares["en-fr"]) == ("25.00%", "75.00%")
+    assert {path.name for path in (tmp_path / "pictures").iterdir()} == {
+        *("languages.svg", "lengths.svg", "fertility.svg")
+    }
+    assert f"drawn: {tmp_path / 'pictures/languages.svg'}, " in done.stdout
     assert "bytes are as the manifest says" in done.stdout
-    assert done.stdout.count("\nfr: la page") == 2
-    assert done.stdout.count(" → la page") == 2
+
+
+def test_colors_are_for_terminals_or_on_demand(real: Path) -> None:
+    plain, colored = (run_command(real, "--samples", 1, "--color", color) for color in ("auto", "always"))
+    assert "\x1b" not in plain.stdout
+    assert re.sub(r"\x1b\[[0-9;]*m", "", colored.stdout) == plain.stdout != colored.stdout
+
+
+def test_nothing_is_drawn_or_shown_unasked(real: Path) -> None:
+    """Nor is matplotlib imported, which takes as long as all the rest."""
+    script = (
+        "import sys; from deltalm_ds import corpus; sys.argv = ['corpus', sys.argv[1]]; corpus.main(); "
+        "assert not {'matplotlib', 'torch'} & sys.modules.keys()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(real)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "position" not in done.stdout
 
 
 def test_verify(real: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,7 +116,7 @@ def test_verify(real: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         ("fr.bin", "tokens", r"fr\.bin holds token id 65535 at token offset 1"),
     ],
 )
-def test_samples_of_damaged_data_name_the_file(real: Path, file: str, part: str, message: str) -> None:
+def test_documents_of_damaged_data_name_the_file(real: Path, file: str, part: str, message: str) -> None:
     """What costs too much to verify is checked where it is shown."""
     dataset = Corpus.open(real).sources("train")[0].dataset
     lengths_end = 34 + 4 * dataset.num_sequences
@@ -128,7 +133,7 @@ def test_samples_of_damaged_data_name_the_file(real: Path, file: str, part: str,
     corpus = Corpus.open(real)
     tokenizer = Tokenizer(corpus.tokenizer_path, corpus.vocabulary)
     with pytest.raises(UserError, match=message):
-        list(sample_texts(corpus.sources("train")[0], tokenizer, 1, 60))
+        measure_fertility(corpus.sources("train"), tokenizer, 1)
 
 
 def truncate(path: Path) -> None:
@@ -140,12 +145,19 @@ def test_exit_codes(real: Path) -> None:
         run_command(real, "--sample", "3"),
         run_command(real.parent / "text"),
         run_command(real, "--samples", -1),
+        run_command(real, "--position", 1 << 62, "--samples", 1),
+        run_command(real, "--language-exponent", 2),
+        run_command(real, "--num-loader-workers", 1),
+        run_command(real, "--pictures", real / "manifest.json"),
     ]
     truncate(real / "train/fr.idx")
     failures.append(run_command(real))
     (real / "tokenizer.model").write_bytes(b"x")
     failures.append(run_command(real))
-    messages = ["--sample", "is not a prepared folder", "--samples", "fr.idx has", "not the tokenizer"]
+    messages = [
+        *("--sample", "is not a prepared folder", "--samples", "--position", "language_exponent"),
+        *("--num-loader-workers", "manifest.json", "fr.idx has", "not the tokenizer"),
+    ]
     for failed, message in zip(failures, messages, strict=True):
         assert failed.returncode == 2
         assert message in failed.stderr

@@ -27,6 +27,10 @@ _THREE_LETTERS = """
     tir tpi tsn tso tuk tum tur twi tyv tzm udm uig ukr umb urd uzb uzn vec vep vie vls war wol wuu xal xho
     xmf ydd yid yor yue zea zho zsm zul
 """
+# Chinese and its kin, Japanese, Thai, Lao, Khmer, Burmese, Shan, Tibetan, Dzongkha.
+_WITHOUT_SPACES = """
+    zh zho yue wuu gan hsn lzh cjy ja jpn th tha lo lao km khm my mya shn bo bod dz dzo
+"""
 _KNOWN = frozenset(_TWO_LETTERS.split() + _THREE_LETTERS.split())
 _CODE = re.compile(
     r"(?P<base>[a-z]{2,3})(?P<script>[-_][A-Z][a-z]{3})?(?P<region>[-_](?:[A-Z]{2}|[0-9]{3}))?(?:_rom|_zaw)?"
@@ -49,3 +53,11 @@ def is_language(name: str) -> bool:
 def is_private(language: str) -> bool:
     """Whether a language code is of those that everybody may use for anything, qaa to qtz."""
     return _PRIVATE_USE.match(language) is not None
+
+
+def is_written_with_spaces(name: str) -> bool:
+    """Whether white space parts the words of a language, by its code: not in zh, ja, th; but in ja_Latn."""
+    match = _CODE.fullmatch(name)
+    if match is None or match["base"] not in _WITHOUT_SPACES.split():
+        return True
+    return (match["script"] or "")[1:] == "Latn" or name.endswith("_rom")

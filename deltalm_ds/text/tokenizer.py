@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import sentencepiece
@@ -19,6 +20,16 @@ _WORD_START = "\u2581"
 _TRAINER_THREADS = 16  # a constant: the sums it makes, and so the pieces, depend on it
 _MAX_LINE_CHARACTERS = 1000  # the trainer drops lines of more than 4,192 bytes
 _ERRORS_ONLY = 2
+_MASK = re.compile(r"<mask(_\d+)?>")
+
+
+class Segment(NamedTuple):
+    """A part of a token sequence, to be shown."""
+
+    text: str
+    """Text, with a space in front where a word begins; or a special token's name, "<mask_0>" or "</s>"."""
+    is_special: bool
+    """Whether it is a special token."""
 
 
 class Tokenizer:
@@ -72,34 +83,36 @@ class Tokenizer:
         <s>, </s>, <pad> and ids beyond the vocabulary's are left out, or shown by `show_specials`.
         """
         text = ""
-        for name, pieces in self._runs(ids):
-            if name is not None:
-                shown = re.fullmatch(r"<mask(_\d+)?>", name) is not None or show_specials
-                text += f" {name}" if shown else ""
-            else:
-                begins_word = self._pieces.id_to_piece(pieces[0]).startswith(_WORD_START)
-                text += (" " if begins_word else "") + self._pieces.decode(pieces)
+        for segment in self.segments(ids):
+            if not segment.is_special:
+                text += segment.text
+            elif show_specials or _MASK.fullmatch(segment.text):
+                text += f" {segment.text}"
         return text.strip()
 
-    def _runs(self, ids: Iterable[int]) -> Iterator[tuple[str | None, list[int]]]:
-        """Stretches of ordinary pieces (None, numbers) and single special tokens (name, [])."""
+    def segments(self, ids: Iterable[int]) -> Iterator[Segment]:
+        """Token ids as stretches of text, each as long as can be, and single special tokens."""
         vocabulary = self.vocabulary
         names = {vocabulary.BOS: "<s>", vocabulary.PAD: "<pad>", vocabulary.EOS: "</s>"}
         names[vocabulary.mask_id] = "<mask>"
-        run: list[int] = []
+        pieces: list[int] = []
         for token_id in map(int, ids):
             if vocabulary.is_piece(token_id) or token_id == vocabulary.UNK:
-                run.append(0 if token_id == vocabulary.UNK else token_id - 1)
+                pieces.append(0 if token_id == vocabulary.UNK else token_id - 1)
                 continue
-            if run:
-                yield None, run
-                run = []
+            if pieces:
+                yield self._text_segment(pieces)
+                pieces = []
             if vocabulary.is_sentinel(token_id):
-                yield f"<mask_{token_id - vocabulary.first_sentinel_id}>", []
+                yield Segment(f"<mask_{token_id - vocabulary.first_sentinel_id}>", True)
             else:
-                yield names.get(token_id, f"<{token_id}>"), []
-        if run:
-            yield None, run
+                yield Segment(names.get(token_id, f"<{token_id}>"), True)
+        if pieces:
+            yield self._text_segment(pieces)
+
+    def _text_segment(self, pieces: list[int]) -> Segment:
+        begins_word = self._pieces.id_to_piece(pieces[0]).startswith(_WORD_START)
+        return Segment((" " if begins_word else "") + self._pieces.decode(pieces), False)
 
 
 def train_tokenizer(lines: Iterable[str], num_pieces: int, character_coverage: float) -> bytes:
