@@ -26,6 +26,9 @@ class SampleSettings(DataSettings):
     """What training samples are made of."""
 
     num_loader_workers: tyro.conf.Suppress[tyro.conf.Fixed[int]] = 0  # nothing is loaded ahead here
+    # These need the length of a run; `pretrain --plan-data` knows it.
+    max_epochs: tyro.conf.Suppress[tyro.conf.Fixed[float | None]] = None
+    mixture_changes: tyro.conf.Suppress[tyro.conf.Fixed[tuple[str, ...]]] = ()
 
 
 @dataclass(kw_only=True)
@@ -76,7 +79,7 @@ def main() -> None:
     if training or settings.samples or settings.pictures:
         reader = SampleReader(corpus, settings.data_settings, settings.seed)
     tokenizer = Tokenizer(corpus.tokenizer_path, corpus.vocabulary)
-    summaries = summarise(training, reader.quotas if reader else None)
+    summaries = summarise(training, reader.phases.quotas[0] if reader else None)
     fertility = measure_fertility(training or validation, tokenizer, settings.fertility_documents)
     print(describe_corpus(corpus, summaries, summarise(validation, None), fertility))
     if settings.pictures:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -25,6 +26,12 @@ def main() -> None:
     settings = parse(PretrainSettings, "pretrain")
     if settings.is_sample_run:
         settings = parse(PretrainSettings, "pretrain", default=SAMPLE_RUN)
+    if settings.plan_data:
+        from deltalm_ds.training.data_plan import data_plan
+
+        if os.environ.get("RANK", "0") == "0":
+            print(data_plan(settings))
+        return
     from deltalm_ds.training.build import pretraining  # DeepSpeed takes seconds to import: not for --help
 
     with pretraining(settings) as trainer:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deltalm_ds.data.corpus import Corpus, Source
-from deltalm_ds.data.mixture import block_quotas, source_shares
 from deltalm_ds.data.objectives import CorruptionForm, Example, SpanCorruption, check_objective
 from deltalm_ds.data.order import SampleOrder
 from deltalm_ds.data.permutation import stream_key
+from deltalm_ds.data.schedule import Change, Mixture, RunLength, parse_change, parse_weight, plan_phases
 from deltalm_ds.data.windows import MonolingualWindows, PairWindows, Windows
 from deltalm_ds.errors import UserError
 
@@ -46,6 +46,15 @@ class DataSettings:
     alike."""
     monolingual_share: float = 0.8
     """Share of monolingual samples where there are sentence pairs too."""
+    source_weights: tuple[str, ...] = ()
+    """Factors of the shares of languages and pairs, beside those of a recipe: fr=2 en-fr=0.5; 0 leaves one
+    out."""
+    max_epochs: float | None = None
+    """Most times that any text is seen over the run; what a source may not have goes to the others of its
+    kind."""
+    mixture_changes: tuple[str, ...] = ()
+    """Changes in the course of the run, from a step on: 400000:language-exponent=0.7
+    400000:monolingual-share=0.5 400000:fr=2. They take effect with the next block of 65,536 samples."""
     num_loader_workers: int = 2
     """Processes, for each rank, that make batches ahead of time; with 0 the training process makes them."""
 
@@ -57,9 +66,23 @@ class DataSettings:
             raise UserError(f"language_exponent lies within 0..1, not at {self.language_exponent}")
         if not 0.0 <= self.monolingual_share <= 1.0:
             raise UserError(f"monolingual_share lies within 0..1, not at {self.monolingual_share}")
+        if self.max_epochs is not None and not self.max_epochs > 0:
+            raise UserError(f"max_epochs must be above 0, not {self.max_epochs}")
+        _ = self.mixture, self.changes
         if self.num_loader_workers < 0:
             raise UserError(f"num_loader_workers must be 0 or more, not {self.num_loader_workers}")
         _ = self.monolingual_objective, self.translation_objective  # they check their own values
+
+    @property
+    def mixture(self) -> Mixture:
+        """What the run begins with."""
+        weights = dict(map(parse_weight, self.source_weights))
+        return Mixture(self.language_exponent, self.monolingual_share, weights)
+
+    @property
+    def changes(self) -> list[Change]:
+        """What changes in the course of it."""
+        return [parse_change(text) for text in self.mixture_changes]
 
     @property
     def monolingual_objective(self) -> SpanCorruption:
@@ -138,24 +161,25 @@ class SampleReader:
         corpus: an opened prepared folder.
         settings: lengths, objectives and mixture.
         seed: names order and masks.
+        run: its length, which a cap on repeats and changes of the mixture need.
 
     Raises: UserError if there is nothing to train on or if the objectives do not fit the vocabulary.
     """
 
-    def __init__(self, corpus: Corpus, settings: DataSettings, seed: int) -> None:
+    def __init__(
+        self, corpus: Corpus, settings: DataSettings, seed: int, run: RunLength | None = None
+    ) -> None:
         self._tasks = [_Task(source, corpus, settings) for source in corpus.sources("train")]
         sources = [task.source for task in self._tasks]
-        shares = source_shares(
-            [source.kind for source in sources],
-            [source.num_tokens for source in sources],
-            settings.monolingual_share,
-            settings.language_exponent,
-        )
-        self.quotas = block_quotas(shares)
-        """Samples of each source in every block of the order, [sources] int64."""
-        names = [source.name for source in sources]
         num_items = [task.windows.num_items for task in self._tasks]
-        self.order = SampleOrder(names, num_items, self.quotas, seed)
+        self.phases = plan_phases(
+            sources, num_items, settings.mixture, settings.changes, settings.max_epochs, run
+        )
+        """Samples of each source in every block of the order."""
+        names = [source.name for source in sources]
+        self.order = SampleOrder(names, num_items, self.phases.quotas, seed, self.phases.first_blocks)
+        self.sources = sources
+        """The training sources."""
         self.group_names = [task.group for task in self._tasks]
         """Objective and language of each source, which `Sample.source_index` numbers."""
         self._masks = stream_key("masks", seed)
@@ -190,12 +214,9 @@ class SampleReader:
             tokens[here] = self._tasks[index].windows.num_tokens(item[here])
         return tokens
 
-    def fingerprint(self) -> dict[str, str]:
+    def fingerprint(self) -> dict[str, Any]:
         """Everything that the samples depend on, part by part; a resumed run must have the same."""
         settings = self._settings
-        quotas = ", ".join(
-            f"{task.source.name} {quota}" for task, quota in zip(self._tasks, self.quotas, strict=True)
-        )
         objectives = {
             "form": settings.corruption_form,
             "densities": [settings.monolingual_density, settings.translation_density],
@@ -206,9 +227,20 @@ class SampleReader:
             "tokenizer": self._corpus.manifest.tokenizer.sha256,
             "data": self._corpus.fingerprint,
             "objectives": json.dumps(objectives),
-            "mixture": quotas,
+            "mixture": self._described_mixture(),
             "seed": str(self._seed),
             "rules": str(RULES_VERSION),
+        }
+
+    def _described_mixture(self) -> dict[str, str]:
+        """The quotas of every source, and from which block on."""
+        blocks = self.phases.first_blocks.tolist()
+        return {
+            source.name: ", ".join(
+                f"{quota} from block {block}" if block else str(quota)
+                for block, quota in zip(blocks, quotas.tolist(), strict=True)
+            )
+            for source, quotas in zip(self.sources, self.phases.quotas.T, strict=True)
         }
 
 

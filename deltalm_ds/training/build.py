@@ -18,6 +18,7 @@ from deltalm_ds.data.batches import BatchPlan, StepReader
 from deltalm_ds.data.corpus import Corpus
 from deltalm_ds.data.loader import StepLoader
 from deltalm_ds.data.samples import SampleReader, ValidationReader
+from deltalm_ds.data.schedule import RunLength
 from deltalm_ds.errors import UserError
 from deltalm_ds.files import write_text_atomically
 from deltalm_ds.model import DeltaLM, DeltaLMConfig, Recomputation
@@ -44,7 +45,17 @@ SETTINGS = "settings.json"
 
 # Settings that change no number of a run, or that resuming compares elsewhere.
 _MAY_DIFFER = (
-    *("data", "output", "from_", "resume", "allow_changes", "stop_after", "deepspeed_config", "local_rank"),
+    *(
+        "data",
+        "output",
+        "from_",
+        "resume",
+        "allow_changes",
+        "stop_after",
+        "plan_data",
+        "deepspeed_config",
+        "local_rank",
+    ),
     *("preset", "layer_norm", "embedding_layer_norm", "data_settings", "monitoring"),
 )
 
@@ -71,7 +82,6 @@ def _build(settings: PretrainSettings, process: Process) -> Iterator[Trainer]:
     settings = settings.complete(earlier.preset if earlier else None)
     corpus = _open_corpus(settings)
     tokenizer = Tokenizer(corpus.tokenizer_path, corpus.vocabulary)
-    reader = SampleReader(corpus, settings.data_settings, settings.seed)
     deepspeed_config = read_deepspeed_config(
         settings.deepspeed_config,
         RequestedBatch(settings.batch_size, settings.micro_batch_size, settings.default_batch_size),
@@ -79,6 +89,9 @@ def _build(settings: PretrainSettings, process: Process) -> Iterator[Trainer]:
         gradient_clipping=settings.optimizer_settings.gradient_clipping,
         default_dtype=default_dtype(process.device),
     )
+    assert settings.steps is not None  # complete() has filled it in
+    run = RunLength(settings.steps, deepspeed_config.global_batch_size)
+    reader = SampleReader(corpus, settings.data_settings, settings.seed, run)
     check_dtype(deepspeed_config.dtype, settings.deepspeed_config)
     check_optimizer(settings.optimizer_settings, process.device, offload=deepspeed_config.offload_optimizer)
     model, origin = _build_model(settings, corpus, earlier)

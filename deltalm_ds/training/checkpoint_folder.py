@@ -26,6 +26,7 @@ Say = Callable[[str], None]
 _MANIFEST_FORMAT = "deltalm-ds checkpoint"
 _MANIFEST_VERSION = 1
 _HASHING_THREADS = 8
+_SHOWN_DIFFERENCES = 8
 _SHOWN_CHARACTERS = 60
 _STEP_FOLDER = re.compile(r"step_(\d+)")
 
@@ -181,11 +182,14 @@ def is_no_space(error: BaseException) -> bool:
 def differences(saved: Mapping[str, Any], current: Mapping[str, Any]) -> str:
     """The fields in which two JSON-like dicts differ ("width is 256 there, 512 here, ..."), or nothing."""
     there, here = (_flat(json.loads(json.dumps(dict(side)))) for side in (saved, current))
-    return ", ".join(
+    differing = [
         f"{name} is {_short(there.get(name))} there, {_short(here.get(name))} here"
         for name in sorted(there.keys() | here.keys())
         if there.get(name) != here.get(name)
-    )
+    ]
+    if len(differing) > _SHOWN_DIFFERENCES:
+        differing[_SHOWN_DIFFERENCES:] = [f"and {len(differing) - _SHOWN_DIFFERENCES} more"]
+    return ", ".join(differing)
 
 
 def _flat(value: Any, name: str = "") -> dict[str, Any]:

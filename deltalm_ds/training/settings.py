@@ -95,6 +95,8 @@ class PretrainSettings:
     """Go on with the run in --output, from its newest whole checkpoint."""
     allow_changes: bool = False
     """Resume even though data, tokenizer, objectives or mixture are not what the run began with."""
+    plan_data: bool = False
+    """Print how often the run will read each language and pair, and end."""
     steps: int | None = None
     """Optimizer steps of the whole run. Default by preset: 600,000 for base and large, 20,000 small, 2,000
     tiny."""

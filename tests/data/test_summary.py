@@ -109,7 +109,7 @@ def test_shares_are_those_of_training(tmp_path: Path) -> None:
     corpus = Corpus.open(write_random_corpus(tmp_path))
     settings = DataSettings(language_exponent=0.5, monolingual_share=0.6)
     reader = SampleReader(corpus, settings, seed=1)
-    summaries = summarise(corpus.sources("train"), reader.quotas)
+    summaries = summarise(corpus.sources("train"), reader.phases.quotas[0])
     weights = {
         summary.name: summary.num_tokens**0.5 for summary in summaries if summary.kind == "monolingual"
     }
