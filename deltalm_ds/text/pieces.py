@@ -24,11 +24,12 @@ MAX_DOCUMENT_BYTES = 64 << 20
 """A longer line or document is taken for a mistake: memory is bounded by it."""
 
 _READ_BYTES = 1 << 20
+# What ends a document, and the byte it begins with.
 _BORDERS = {
-    "blocks": re.compile(rb"\n[ \t\r\f\v]*\n"),
-    "tmx": re.compile(rb"</tu\s*>"),
+    "blocks": (re.compile(rb"\n[ \t\r\f\v]*\n"), b"\n"),
+    "tmx": (re.compile(rb"</tu\s*>"), b"<"),
 }
-_LINE_END = re.compile(rb"\n")
+_LINE_END = (re.compile(rb"\n"), b"\n")
 
 
 @dataclass(frozen=True)
@@ -241,18 +242,20 @@ def _border(entry: Input, text: _Text, start: int) -> int:
     """The first document border at or after `start`, beyond the beginning; the end where there is none."""
     if start == 0:
         return 0
-    pattern = _BORDERS.get(entry.format, _LINE_END)
-    content = b""
+    pattern, first_byte = _BORDERS.get(entry.format, _LINE_END)
+    content, searched = b"", 0
     while True:
         more = text.bytes_at(start + len(content), _READ_BYTES)
         content += more
-        if found := pattern.search(content):
+        if found := pattern.search(content, searched):
             return start + found.end()
         if len(more) < _READ_BYTES:
             assert text.end is not None
             return text.end
         if len(content) > MAX_DOCUMENT_BYTES:
             raise _without_border(entry, text.stored, start)
+        begun = content.rfind(first_byte)  # a border that the next bytes may complete
+        searched = begun if begun >= 0 else len(content)
 
 
 def _without_border(entry: Input, stored: StoredText, start: int) -> UserError:
