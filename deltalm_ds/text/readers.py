@@ -188,7 +188,7 @@ class _Parser:
         first, second = (int(number) - 1 for number in self._entry.fields)
         if max(first, second) >= len(columns):
             raise ValueError(
-                f"has {len(columns)} columns where {' and '.join(self._entry.fields)} are wanted: "
+                f"has {len(columns)} columns where {' and '.join(sorted(self._entry.fields, key=int))} are wanted: "
                 "name the right ones with --columns"
             )
         return columns[first].strip(), columns[second].strip()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deltalm_ds.errors import UserError
-from deltalm_ds.text.inputs import Input, PairInput, TextInput, TextOptions, understand
+from deltalm_ds.text.inputs import Input, TextOptions, understand
 
 OPTIONS = TextOptions()
 
@@ -23,7 +23,7 @@ def touch(folder: Path, *names: str) -> list[Path]:
 def summary(inputs: list[Input], folder: Path) -> list[tuple[str, str, bool]]:
     """Source, files and held out of every input."""
     return [
-        (entry.name, " ".join(str(path.relative_to(folder)) for path in entry.paths), entry.held_out)
+        (entry.name, " ".join(str(text.path.relative_to(folder)) for text in entry.files), entry.held_out)
         for entry in inputs
     ]
 
@@ -42,8 +42,8 @@ def test_folders_stand_for_their_files(tmp_path: Path) -> None:
         ("zh-Hant", "mono/zh-Hant.txt", False),
     ]
     assert [entry.ordinal for entry in inputs] == [0, 1, 2, 0, 1, 0]
-    assert [entry.format for entry in inputs if isinstance(entry, TextInput)] == ["blocks", "jsonl", "blocks"]
-    assert [path.name for path in left_out] == ["LICENSE.txt", "README.md", "test.en", "test.fr"]
+    assert [entry.format for entry in inputs] == ["aligned"] * 3 + ["blocks", "jsonl", "blocks"]
+    assert [text.plain_name for text in left_out] == ["LICENSE.txt", "README.md", "test.en", "test.fr"]
 
 
 def test_named_files_patterns_and_their_order(tmp_path: Path) -> None:
@@ -63,9 +63,8 @@ def test_named_files_patterns_and_their_order(tmp_path: Path) -> None:
 def test_languages_of_pairs_follow_their_files(tmp_path: Path) -> None:
     inputs, _ = understand(touch(tmp_path, "train.en-de.en", "train.en-de.de"), OPTIONS)
     (pair,) = inputs
-    assert isinstance(pair, PairInput)
     assert pair.languages == ("de", "en")
-    assert [path.suffix for path in pair.paths] == [".de", ".en"]
+    assert [text.path.suffix for text in pair.files] == [".de", ".en"]
 
 
 def test_options_reach_the_inputs(tmp_path: Path) -> None:
@@ -73,11 +72,9 @@ def test_options_reach_the_inputs(tmp_path: Path) -> None:
     options = TextOptions(documents="lines", text_field="body", language_field="lang")
     inputs, _ = understand([tmp_path], options)
     any_language, french = inputs
-    assert isinstance(any_language, TextInput)
-    assert isinstance(french, TextInput)
-    assert (french.format, french.language, french.language_field) == ("lines", "fr", None)
-    assert (any_language.format, any_language.language, any_language.name) == ("jsonl", None, "*")
-    assert (any_language.text_field, any_language.language_field) == ("body", "lang")
+    assert (french.format, french.languages, french.language_field) == ("lines", ("fr",), None)
+    assert (any_language.format, any_language.languages, any_language.name) == ("jsonl", (), "*")
+    assert (any_language.fields, any_language.language_field) == (("body",), "lang")
 
 
 @pytest.mark.parametrize(
@@ -90,7 +87,11 @@ def test_options_reach_the_inputs(tmp_path: Path) -> None:
         (["train.en", "other.fr"], "no partner"),
         (["a/train.en", "b/train.fr"], "no partner"),
         (["train.en", "train.fr", "train.de"], "which two"),
-        (["train.csv", "train.tsv"], "not understood"),
+        (["train.csv"], "not understood"),
+        (["train.tsv"], r"train\.tsv: no pair of languages in its name; call it en-fr\.tsv"),
+        (["en-fr.de-fr.tmx"], r"2 pairs of languages"),
+        (["en-fr.txt"], "no language in its name"),
+        (["fr.tsv"], "no pair of languages"),
         ([], "has no files"),
         (["README"], "no text among"),
     ],
@@ -105,3 +106,21 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, names: list[str], message:
 def test_missing_files_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="does not exist"):
         understand([tmp_path / name], OPTIONS)
+
+
+def test_pairs_in_one_file(tmp_path: Path) -> None:
+    touch(tmp_path, "en-fr.tsv.xz", "books.fr-en.tmx.gz", "en-zh-Hant.jsonl", "en_XX-fr_XX.dev.tsv")
+    inputs, _ = understand([tmp_path], TextOptions(columns=(3, 5)))
+    assert [(entry.name, entry.format, entry.fields, entry.held_out) for entry in inputs] == [
+        ("en-fr", "tmx", ("en", "fr"), False),
+        ("en-fr", "tsv", ("3", "5"), False),
+        ("en-zh-Hant", "jsonl", ("en", "zh-Hant"), False),
+        ("en_XX-fr_XX", "tsv", ("3", "5"), True),
+    ]
+
+
+def test_a_file_named_twice_is_read_once(tmp_path: Path) -> None:
+    (path,) = touch(tmp_path, "fr.txt")
+    (tmp_path / "link.fr.txt").symlink_to(path)
+    inputs, _ = understand([path, tmp_path, tmp_path / "*.txt"], OPTIONS)
+    assert len(inputs) == 1
