@@ -158,10 +158,9 @@ def linear_cross_entropy(
     labels[:: max(2, num_tokens // 8)] = -100
 
     def ours(hidden: Tensor, weight: Tensor) -> Tensor:
-        needed = (hidden.requires_grad, weight.requires_grad)
-        return torch.ops.deltalm.linear_cross_entropy(hidden, weight, labels, SMOOTHING, "uniform", *needed)[
-            0
-        ]
+        needed = (hidden.requires_grad, weight.requires_grad, False)
+        settings = (SMOOTHING, "uniform", *needed)
+        return torch.ops.deltalm.linear_cross_entropy(hidden, weight, None, labels, *settings)[0]
 
     def eager(hidden: Tensor, weight: Tensor) -> Tensor:
         logits = hidden @ weight.t()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from deltalm_ds.data.masked import MaskedExample
+from deltalm_ds.data.objectives import Example
 from deltalm_ds.data.samples import Sample, SampleReader
 from deltalm_ds.errors import UserError
 from deltalm_ds.text.vocabulary import Vocabulary
@@ -21,6 +23,7 @@ _LOOKAHEAD = 1024
 """Positions whose lengths are looked up at once when batches end by a token budget."""
 
 ArrayT = TypeVar("ArrayT")
+ExampleT = TypeVar("ExampleT", Example, MaskedExample)
 CountTokens = Callable[[NDArray[np.int64]], NDArray[np.int64]]
 
 
@@ -55,6 +58,33 @@ class PackedBatch(Generic[ArrayT]):
 
 
 @dataclass(frozen=True)
+class MaskedBatch(Generic[ArrayT]):
+    """A micro-batch for an encoder alone, packed as `PackedBatch` is; without samples, one token again."""
+
+    source_tokens: ArrayT
+    """[source_tokens] int64, what the encoder reads."""
+    source_cumulative_lengths: ArrayT
+    """[sequences + 1] int32: sequence i is source_tokens[c[i]:c[i + 1]]."""
+    max_source_length: int
+    """Longest sequence of the encoder."""
+    places: ArrayT
+    """[target_tokens] int64, where in source_tokens each label stands."""
+    labels: ArrayT
+    """[target_tokens] int64, what it is to predict there; IGNORE in a micro-batch without samples."""
+    target_cumulative_lengths: ArrayT
+    """[sequences + 1] int32, of places and labels."""
+    sample_ids: ArrayT
+    """[sequences] int64, the samples' global positions."""
+    groups: ArrayT
+    """[sequences] int64, the samples' sources: indices of the reader's `group_names`."""
+    num_target_tokens: int
+    """Labels that count: the micro-batch's weight. 0 without samples."""
+
+
+MicroBatch: TypeAlias = PackedBatch[ArrayT] | MaskedBatch[ArrayT]
+
+
+@dataclass(frozen=True)
 class GlobalBatch:
     """What all ranks together run in one optimizer step: the samples at a range of positions."""
 
@@ -76,7 +106,7 @@ class StepBatches:
     """Global position of the first sample of the global batch."""
     end_position: int
     """One beyond its last: the position to resume from when this step is done."""
-    micro_batches: list[PackedBatch[NDArray]]
+    micro_batches: Sequence[MicroBatch[NDArray]]
     """To run one after the other; equally many on every rank."""
     num_source_tokens: int
     """Tokens of this rank's samples for the encoder."""
@@ -157,7 +187,8 @@ class StepReader:
             self.reader.samples(positions[place::num_places])
             for place in range(self.rank, num_places, self.world_size)
         ]
-        micro_batches = [pack_samples(share) for share in shares]
+        pack = pack_masked if self.reader.trains_encoder else pack_samples
+        micro_batches = [pack(share) for share in shares]
         with_samples = [micro_batch for micro_batch in micro_batches if micro_batch.num_target_tokens]
         return StepBatches(
             step=batch.step,
@@ -174,9 +205,10 @@ def pack_samples(samples: Sequence[Sample]) -> PackedBatch[NDArray]:
     samples = [sample for sample in samples if len(sample.example.labels)]
     if not samples:
         return _without_samples()
-    source, source_ends, max_source = _joined([sample.example.source for sample in samples])
-    decoder_input, target_ends, max_target = _joined([sample.example.decoder_input for sample in samples])
-    labels, _, _ = _joined([sample.example.labels for sample in samples])
+    examples = [_checked(sample.example, Example) for sample in samples]
+    source, source_ends, max_source = _joined([example.source for example in examples])
+    decoder_input, target_ends, max_target = _joined([example.decoder_input for example in examples])
+    labels, _, _ = _joined([example.labels for example in examples])
     return PackedBatch(
         source_tokens=source,
         source_cumulative_lengths=source_ends,
@@ -215,3 +247,41 @@ def _joined(sequences: list[NDArray[np.int32]]) -> tuple[NDArray[np.int64], NDAr
     lengths = [len(sequence) for sequence in sequences]
     np.cumsum(lengths, out=ends[1:])
     return np.concatenate(sequences, dtype=np.int64), ends, max(lengths)
+
+
+def pack_masked(samples: Sequence[Sample]) -> MaskedBatch[NDArray]:
+    """The same of samples for an encoder alone."""
+    samples = [sample for sample in samples if len(sample.example.labels)]
+    if not samples:
+        nothing = _without_samples()
+        return MaskedBatch(
+            source_tokens=nothing.source_tokens,
+            source_cumulative_lengths=nothing.source_cumulative_lengths,
+            max_source_length=nothing.max_source_length,
+            places=np.zeros(1, dtype=np.int64),
+            labels=nothing.labels,
+            target_cumulative_lengths=nothing.target_cumulative_lengths,
+            sample_ids=nothing.sample_ids,
+            groups=nothing.groups,
+            num_target_tokens=0,
+        )
+    examples = [_checked(sample.example, MaskedExample) for sample in samples]
+    source, source_ends, max_source = _joined([example.source for example in examples])
+    places, target_ends, _ = _joined([example.places for example in examples])
+    labels, _, _ = _joined([example.labels for example in examples])
+    return MaskedBatch(
+        source_tokens=source,
+        source_cumulative_lengths=source_ends,
+        max_source_length=max_source,
+        places=places + np.repeat(source_ends[:-1], np.diff(target_ends)),
+        labels=labels,
+        target_cumulative_lengths=target_ends,
+        sample_ids=np.array([sample.position for sample in samples], dtype=np.int64),
+        groups=np.array([sample.source_index for sample in samples], dtype=np.int64),
+        num_target_tokens=len(labels),
+    )
+
+
+def _checked(example: Example | MaskedExample, kind: type[ExampleT]) -> ExampleT:
+    assert isinstance(example, kind), "samples of an encoder and of an encoder with a decoder do not mix"
+    return example

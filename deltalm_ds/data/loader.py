@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from deltalm_ds.data.batches import GlobalBatch, PackedBatch, StepBatches
+from deltalm_ds.data.batches import GlobalBatch, MicroBatch, StepBatches
 from deltalm_ds.errors import UserError
 
 STEPS_AHEAD = 2
@@ -117,7 +117,7 @@ class _Steps(Dataset[StepBatches | UserError]):
             return error  # as a value: torch would add the worker's traceback to the one line
 
 
-def to_tensors(batch: PackedBatch[np.ndarray], device: torch.device) -> PackedBatch[Tensor]:
+def to_tensors(batch: MicroBatch[np.ndarray], device: torch.device) -> MicroBatch[Tensor]:
     """The same micro-batch as tensors on `device`; copies to a GPU go through pinned memory, unwaited for."""
     tensors = {
         field.name: _to_device(torch.from_numpy(value), device)

@@ -186,9 +186,22 @@ def check_objective(
 ) -> None:
     """UserError if a whole window needs more sentinels, or more places of the decoder, than there are."""
     window_length = objective.window_length(max_source_length)
-    counts = objective.lengths(window_length)
+    limits = (max_source_length, max_target_length, num_sentinels)
+    check_counts(objective, f"{name} on windows", window_length, *limits)
+
+
+def check_counts(
+    objective: SpanCorruption,
+    what: str,
+    num_tokens: int,
+    max_source_length: int,
+    max_target_length: int,
+    num_sentinels: int,
+) -> None:
+    """The same for any text of `num_tokens` tokens, `what` being how the error names it."""
+    counts = objective.lengths(num_tokens)
     what = (
-        f"{name} on windows of {window_length} tokens (max_source_length {max_source_length}, density "
+        f"{what} of {num_tokens} tokens (max_source_length {max_source_length}, density "
         f"{objective.density}, mean span {objective.mean_span_length}, form {objective.form})"
     )
     if counts.spans > num_sentinels:

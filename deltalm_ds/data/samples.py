@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -11,11 +10,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deltalm_ds.data.corpus import Corpus, Source
-from deltalm_ds.data.objectives import CorruptionForm, Example, SpanCorruption, check_objective
+from deltalm_ds.data.masked import MaskedExample, TokenMasking
+from deltalm_ds.data.objectives import CorruptionForm, Example, SpanCorruption
 from deltalm_ds.data.order import SampleOrder
 from deltalm_ds.data.permutation import stream_key
 from deltalm_ds.data.schedule import Change, Mixture, RunLength, parse_change, parse_weight, plan_phases
-from deltalm_ds.data.windows import MonolingualWindows, PairWindows, Windows
+from deltalm_ds.data.tasks import OF_AN_ENCODER, MonolingualObjective, PairObjective, build_task
 from deltalm_ds.errors import UserError
 
 RULES_VERSION = 1
@@ -33,6 +33,14 @@ class DataSettings:
     into windows whose corrupted source has it."""
     max_target_length: int = 512
     """Most tokens the decoder reads."""
+    monolingual_objective: MonolingualObjective = "span-corruption"
+    """What is learnt from monolingual text. span-corruption: to say the spans that sentinels stand for. mlm
+    (XLM's masked language modelling): to fill `<mask>` in its place, which trains an encoder alone, for
+    DeltaLM to start from; it goes with tlm on pairs."""
+    pair_objective: PairObjective = "translation-span-corruption"
+    """What is learnt from sentence pairs. translation-span-corruption: spans of both sides, rows of whole
+    pairs at a time. translation: one side from the other. one-side: spans of one side, drawn for each pair,
+    the other left whole. tlm: mlm over rows of whole pairs, for an encoder alone; it goes with mlm."""
     corruption_form: CorruptionForm = "group"
     """Span corruption as in the code of DeltaLM's authors (group) or as in T5's (t5)."""
     monolingual_density: float = 0.15
@@ -41,6 +49,8 @@ class DataSettings:
     """Share of the tokens masked in sentence pairs, over the concatenation of both sides."""
     mean_span_length: float = 3.0
     """Masked tokens per span, on average."""
+    masked_share: float = 0.15
+    """Share of the pieces that mlm and tlm predict."""
     language_exponent: float = 0.3
     """Languages, and language pairs, are drawn in proportion to tokens to this power: 1 is as they are, 0 all
     alike."""
@@ -71,7 +81,7 @@ class DataSettings:
         _ = self.mixture, self.changes
         if self.num_loader_workers < 0:
             raise UserError(f"num_loader_workers must be 0 or more, not {self.num_loader_workers}")
-        _ = self.monolingual_objective, self.translation_objective  # they check their own values
+        _ = self.monolingual_corruption, self.pair_corruption, self.masking  # they check their own values
 
     @property
     def mixture(self) -> Mixture:
@@ -85,21 +95,43 @@ class DataSettings:
         return [parse_change(text) for text in self.mixture_changes]
 
     @property
-    def monolingual_objective(self) -> SpanCorruption:
-        """The objective on monolingual text."""
+    def monolingual_corruption(self) -> SpanCorruption:
+        """Span corruption as monolingual text gets it."""
         return SpanCorruption(self.monolingual_density, self.mean_span_length, self.corruption_form)
 
     @property
-    def translation_objective(self) -> SpanCorruption:
-        """The objective on sentence pairs."""
+    def pair_corruption(self) -> SpanCorruption:
+        """Span corruption as sentence pairs, or single sides, get it."""
         return SpanCorruption(self.translation_density, self.mean_span_length, self.corruption_form)
+
+    @property
+    def masking(self) -> TokenMasking:
+        """The masking of mlm and tlm."""
+        return TokenMasking(self.masked_share)
+
+
+def trains_encoder(corpus: Corpus, settings: DataSettings) -> bool:
+    """Whether the objectives of the corpus's kinds of source train an encoder alone.
+
+    UserError where the objective of one kind does and that of the other does not.
+    """
+    kinds = {source.kind for source in (*corpus.sources("train"), *corpus.sources("valid"))}
+    mono, pairs = settings.monolingual_objective, settings.pair_objective
+    answers = {(mono if kind == "monolingual" else pairs) in OF_AN_ENCODER for kind in kinds}
+    if len(answers) > 1:
+        raise UserError(
+            f"{corpus.path} has monolingual text and pairs, and of --monolingual-objective {mono} and "
+            f"--pair-objective {pairs} one trains an encoder alone, the other an encoder with a decoder: "
+            "choose mlm with tlm, or neither"
+        )
+    return answers == {True}
 
 
 class GroupName(NamedTuple):
     """What the samples of one source have in common, for monitoring."""
 
     objective: str
-    """"span_corruption" or "translation_span_corruption"."""
+    """"span_corruption", "translation_span_corruption", "translation", "one_side", "mlm" or "tlm"."""
     language: str
     """The language, "fr", or the pair, "en-fr"."""
 
@@ -120,36 +152,32 @@ class Sample:
     """As in `GroupName`."""
     language: str
     """As in `GroupName`."""
-    example: Example
-    """What the model reads and predicts. Without labels where the item has fewer than 2 tokens."""
+    example: Example | MaskedExample
+    """What the model reads and predicts. Without labels where the item has fewer than 2 tokens, or, for an
+    encoder, no ordinary piece."""
 
 
 class _Task:
     """A source with its items, its objective and its name."""
 
     def __init__(self, source: Source, corpus: Corpus, settings: DataSettings) -> None:
-        vocabulary, limit = corpus.vocabulary, settings.max_source_length
         is_monolingual = source.kind == "monolingual"
+        objective = settings.monolingual_objective if is_monolingual else settings.pair_objective
         self.source = source
-        self.objective = settings.monolingual_objective if is_monolingual else settings.translation_objective
-        self.group = GroupName(
-            "span_corruption" if is_monolingual else "translation_span_corruption", source.name
+        self.group = GroupName(objective.replace("-", "_"), source.name)
+        self.windows, self._make_example = build_task(
+            objective,
+            source.dataset,
+            corpus.vocabulary,
+            corruption=settings.monolingual_corruption if is_monolingual else settings.pair_corruption,
+            masking=settings.masking,
+            max_source_length=settings.max_source_length,
+            max_target_length=settings.max_target_length,
         )
-        check_objective(
-            self.objective, self.group.objective, limit, settings.max_target_length, vocabulary.num_sentinels
-        )
-        self._first_sentinel_id = vocabulary.first_sentinel_id
-        window_length = self.objective.window_length(limit)
-        self.windows: Windows
-        if is_monolingual:
-            self.windows = MonolingualWindows(source.dataset, window_length, vocabulary.num_rows)
-        else:
-            capacity = self.objective.capacity(limit, settings.max_target_length, vocabulary.num_sentinels)
-            self.windows = PairWindows(source.dataset, window_length, capacity, vocabulary.num_rows)
 
-    def example(self, item: int, stream: int, number: int) -> Example:
+    def example(self, item: int, stream: int, number: int) -> Example | MaskedExample:
         """An item corrupted by the masks that `stream` and `number` name."""
-        return self.objective.corrupt(self.windows.tokens(item), self._first_sentinel_id, (stream, number))
+        return self._make_example(self.windows.tokens(item), key=(stream, number))
 
 
 class SampleReader:
@@ -169,6 +197,8 @@ class SampleReader:
     def __init__(
         self, corpus: Corpus, settings: DataSettings, seed: int, run: RunLength | None = None
     ) -> None:
+        self.trains_encoder = trains_encoder(corpus, settings)
+        """Whether samples are for an encoder alone, with a MaskedExample each."""
         self._tasks = [_Task(source, corpus, settings) for source in corpus.sources("train")]
         sources = [task.source for task in self._tasks]
         num_items = [task.windows.num_items for task in self._tasks]
@@ -183,7 +213,6 @@ class SampleReader:
         self.group_names = [task.group for task in self._tasks]
         """Objective and language of each source, which `Sample.source_index` numbers."""
         self._masks = stream_key("masks", seed)
-        self._objectives = [settings.monolingual_objective, settings.translation_objective]
         self._corpus, self._settings, self._seed = corpus, settings, seed
 
     def sample(self, position: int) -> Sample:
@@ -218,6 +247,9 @@ class SampleReader:
         """Everything that the samples depend on, part by part; a resumed run must have the same."""
         settings = self._settings
         objectives = {
+            "monolingual": settings.monolingual_objective,
+            "pairs": settings.pair_objective,
+            "masked_share": settings.masked_share,
             "form": settings.corruption_form,
             "densities": [settings.monolingual_density, settings.translation_density],
             "mean_span_length": settings.mean_span_length,
@@ -226,7 +258,7 @@ class SampleReader:
         return {
             "tokenizer": self._corpus.manifest.tokenizer.sha256,
             "data": self._corpus.fingerprint,
-            "objectives": json.dumps(objectives),
+            "objectives": objectives,
             "mixture": self._described_mixture(),
             "seed": str(self._seed),
             "rules": str(RULES_VERSION),
@@ -257,6 +289,7 @@ class ValidationReader:
     def __init__(
         self, corpus: Corpus, settings: DataSettings, max_samples_per_source: int, seed: int = 0
     ) -> None:
+        trains_encoder(corpus, settings)  # or a UserError
         self._tasks = [_Task(source, corpus, settings) for source in corpus.sources("valid")]
         self._streams = [stream_key("valid", seed, task.source.name) for task in self._tasks]
         counts = [min(task.windows.num_items, max_samples_per_source) for task in self._tasks]

@@ -191,6 +191,6 @@ def _check_limits(
         items = int(np.asarray(num_items)[used].sum())
         raise UserError(
             f"--max-epochs {max_epochs:g} is too low: the run takes {run.num_samples:,} samples, and one "
-            f"epoch of all sources is {items:,}; raise it to {math.ceil(run.num_samples / items) + 1:,}, shorten "
-            "the run, or add text"
+            f"epoch of all sources is {items:,}; raise it to {math.ceil(run.num_samples / items) + 1:,}, "
+            "shorten the run, or add text"
         )

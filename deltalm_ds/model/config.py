@@ -56,7 +56,7 @@ class DeltaLMConfig:
     num_encoder_layers: int = 12
     """Encoder layers."""
     num_decoder_blocks: int = 6
-    """Interleaved decoder blocks; each holds two pre-trained encoder layers."""
+    """Interleaved decoder blocks; each holds two pre-trained encoder layers. 0: an encoder by itself."""
     max_positions: int = 512
     """Longest sequence in tokens; the position tables have two rows more."""
     embedding_layer_norm: bool = True

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from deltalm_ds import ops
 from deltalm_ds.model.config import DeltaLMConfig
 from deltalm_ds.model.decoder import Decoder
-from deltalm_ds.model.embedding import PAD, TokenTable
+from deltalm_ds.model.embedding import PAD, TokenTable, check_length
 from deltalm_ds.model.encoder import Encoder
 from deltalm_ds.model.packed import PackedTokens
 from deltalm_ds.model.randomness import BatchDropout, DropoutState
@@ -115,8 +115,4 @@ class DeltaLM(nn.Module):
 
     def _check_lengths(self, *sides: PackedTokens) -> None:
         for packed in sides:
-            if packed.max_length > self.config.max_positions:
-                raise ValueError(
-                    f"a sequence of {packed.max_length} tokens, but the model has "
-                    f"{self.config.max_positions} positions; cut it, or raise max_positions"
-                )
+            check_length(self.config, packed)

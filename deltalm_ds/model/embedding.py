@@ -68,6 +68,15 @@ class PositionTable(nn.Module):
         return F.embedding(index_in_sequence + POSITION_OFFSET, self.weight)
 
 
+def check_length(config: DeltaLMConfig, packed: PackedTokens) -> None:
+    """ValueError where a sequence has more tokens than the model has positions."""
+    if packed.max_length > config.max_positions:
+        raise ValueError(
+            f"a sequence of {packed.max_length} tokens, but the model has {config.max_positions} positions; "
+            "cut it, or raise max_positions"
+        )
+
+
 def _normal_table(rows: int, width: int) -> Tensor:
     """N(0, width^-0.5), the padding row zero."""
     table = torch.empty(rows, width)

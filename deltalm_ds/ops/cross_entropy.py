@@ -52,23 +52,28 @@ def linear_cross_entropy(
     target: Tensor,
     label_smoothing: float = 0.0,
     smoothing_form: SmoothingForm = "fairseq",
+    bias: Tensor | None = None,
 ) -> CrossEntropy:
-    """Cross-entropy of softmax(hidden · weightᵀ) against `target`, summed.
+    """Cross-entropy of softmax(hidden · weightᵀ + bias) against `target`, summed.
 
-    hidden [tokens, width] and weight [rows, width] in one dtype, target int64 [tokens] with IGNORE for
-    tokens to leave out, which cost nothing. Logits in that dtype, softmax and all sums in fp32.
+    hidden [tokens, width], weight [rows, width] and bias [rows], if any, in one dtype, target int64 [tokens]
+    with IGNORE for tokens to leave out, which cost nothing. Logits in that dtype, softmax and all sums in
+    fp32.
 
     Smoothing gives each of the V rows a share of `label_smoothing`. "fairseq": eps / (V - 1) to every other
     row and 1 - eps to the target. "uniform" (torch's, and fairseq's before 2020): eps / V to every row.
     """
     settings = (label_smoothing, smoothing_form)
     if len(weight) % 8 == 0 and by_kernel("cross_entropy", hidden.device.type):
-        needed = [torch.is_grad_enabled() and tensor.requires_grad for tensor in (hidden, weight)]
+        needed = [
+            torch.is_grad_enabled() and tensor is not None and tensor.requires_grad
+            for tensor in (hidden, weight, bias)
+        ]
         loss, token_nll, *_ = torch.ops.deltalm.linear_cross_entropy(
-            hidden, weight, target, *settings, *needed
+            hidden, weight, bias, target, *settings, *needed
         )
     else:
-        loss, token_nll = _LinearCrossEntropy.apply(hidden, weight, target, *settings)
+        loss, token_nll = _LinearCrossEntropy.apply(hidden, weight, bias, target, *settings)
     return CrossEntropy(loss, token_nll.sum(), token_nll)
 
 
@@ -78,54 +83,63 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ctx: Any,
         hidden: Tensor,
         weight: Tensor,
+        bias: Tensor | None,
         target: Tensor,
         label_smoothing: float,
         smoothing_form: SmoothingForm,
     ) -> tuple[Tensor, Tensor]:
-        settings = (label_smoothing, smoothing_form, *ctx.needs_input_grad[:2])
-        loss, token_nll, *ctx.gradients = _losses_and_gradients(hidden, weight, target, *settings)
+        settings = (label_smoothing, smoothing_form, *ctx.needs_input_grad[:3])
+        loss, token_nll, *ctx.gradients = _losses_and_gradients(hidden, weight, bias, target, *settings)
         ctx.mark_non_differentiable(token_nll)
         return loss, token_nll
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
-        grad_hidden, grad_weight = ctx.gradients
-        ctx.gradients = None
-        for gradient in (grad_hidden, grad_weight):
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        gradients, ctx.gradients = ctx.gradients, None
+        for gradient in gradients:
             if gradient is not None:
                 gradient.mul_(grads[0])
-        return grad_hidden, grad_weight, None, None, None
+        return *gradients, None, None, None
 
 
 @custom_op(
     "deltalm::linear_cross_entropy",
     mutates_args=(),
-    schema="(Tensor hidden, Tensor weight, Tensor target, float label_smoothing, str smoothing_form,"
-    " bool needs_hidden, bool needs_weight) -> (Tensor, Tensor, Tensor, Tensor)",
+    schema="(Tensor hidden, Tensor weight, Tensor? bias, Tensor target, float label_smoothing,"
+    " str smoothing_form, bool needs_hidden, bool needs_weight, bool needs_bias)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
-def _operator(hidden: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _operator(hidden: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The same as one node for torch.compile; an empty tensor for a gradient that is not needed."""
-    loss, token_nll, grad_hidden, grad_weight = _losses_and_gradients(hidden, *arguments)
-    nothing = (hidden.new_empty(0) for _ in range(2))
-    gradients = (next(nothing) if grad is None else grad for grad in (grad_hidden, grad_weight))
-    return loss, token_nll, *gradients  # type: ignore[return-value]
+    loss, token_nll, *gradients = _losses_and_gradients(hidden, *arguments)
+    present = (hidden.new_empty(0) if gradient is None else gradient for gradient in gradients)
+    return loss, token_nll, *present  # type: ignore[return-value]
 
 
 @_operator.register_fake
 def _(
-    hidden: Tensor, weight: Tensor, target: Tensor, _: float, __: str, needs_hidden: bool, needs_weight: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    target: Tensor,
+    _: float,
+    __: str,
+    *needed: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     loss, token_nll = (
         hidden.new_empty((), dtype=torch.float32),
         target.new_empty(target.shape, dtype=torch.float32),
     )
-    grad_hidden = torch.empty_like(hidden) if needs_hidden else hidden.new_empty(0)
-    return loss, token_nll, grad_hidden, torch.empty_like(weight) if needs_weight else hidden.new_empty(0)
+    gradients = (
+        torch.empty_like(tensor) if is_needed and tensor is not None else hidden.new_empty(0)
+        for tensor, is_needed in zip((hidden, weight, bias), needed, strict=True)
+    )
+    return loss, token_nll, *gradients  # type: ignore[return-value]
 
 
 def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.needed = inputs[5:]
+    ctx.needed = inputs[6:]
     ctx.mark_non_differentiable(*output[1:])
     ctx.save_for_backward(*output[2:])
     ctx.set_materialize_grads(False)
@@ -136,7 +150,7 @@ def _scaled_gradients(ctx: Any, grad: Tensor, *_: None) -> tuple[Tensor | None, 
         gradient * grad if needed else None
         for gradient, needed in zip(ctx.saved_tensors, ctx.needed, strict=True)
     )
-    return *scaled, None, None, None, None, None
+    return *scaled, *[None] * 6
 
 
 _operator.register_autograd(_scaled_gradients, setup_context=_keep_gradients)
@@ -145,12 +159,14 @@ _operator.register_autograd(_scaled_gradients, setup_context=_keep_gradients)
 def _losses_and_gradients(
     hidden: Tensor,
     weight: Tensor,
+    bias: Tensor | None,
     target: Tensor,
     label_smoothing: float,
     smoothing_form: SmoothingForm,
     needs_hidden: bool,
     needs_weight: bool,
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+    needs_bias: bool,
+) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
     """The summed loss, each token's negative log-likelihood, and the gradients that are needed."""
     on_target, on_all = _loss_weights(label_smoothing, smoothing_form, len(weight))
     selected = (target != IGNORE).nonzero().squeeze(1)
@@ -163,13 +179,16 @@ def _losses_and_gradients(
     chunk_tokens -= chunk_tokens % _CHUNK_UNIT if chunk_tokens > _CHUNK_UNIT else 0
     chunks = range(0, len(selected), chunk_tokens)
     grad_weight = _sum_like(weight, len(chunks)) if needs_weight else None
+    grad_bias = None
+    if bias is not None and needs_bias:
+        grad_bias = torch.zeros_like(bias, dtype=torch.promote_types(bias.dtype, torch.float32))
     kept_nll, kept_loss = hidden.new_empty(2, len(selected), dtype=torch.float32)
     for start in chunks:
         part = slice(start, start + chunk_tokens)
-        chunk = _Chunk(kept_hidden[part], weight, kept_target[part], on_target, on_all)
-        kept_nll[part], kept_loss[part] = chunk.losses(keep=needs_hidden or needs_weight)
+        chunk = _Chunk(kept_hidden[part], weight, bias, kept_target[part], on_target, on_all)
+        kept_nll[part], kept_loss[part] = chunk.losses(keep=needs_hidden or needs_weight or needs_bias)
         part_grad = None if grad_hidden is None else grad_hidden[part]
-        chunk.gradients(part_grad, grad_weight, first_of_all=start == 0)
+        chunk.gradients(part_grad, grad_weight, grad_bias, first_of_all=start == 0)
 
     token_nll = kept_nll
     if not everything:
@@ -181,6 +200,7 @@ def _losses_and_gradients(
         token_nll,
         grad_hidden,
         None if grad_weight is None else grad_weight.to(weight.dtype),
+        None if grad_bias is None else grad_bias.to(weight.dtype),
     )
 
 
@@ -196,10 +216,17 @@ class _Chunk:
     """Some of the tokens against the whole table."""
 
     def __init__(
-        self, hidden: Tensor, weight: Tensor, labels: Tensor, on_target: float, on_all: float
+        self,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        labels: Tensor,
+        on_target: float,
+        on_all: float,
     ) -> None:
         self.hidden = hidden
         self.weight = weight
+        self.bias = bias
         self.on_target = on_target
         self.on_all = on_all
         self.softmax = BlockedSoftmax(labels)
@@ -210,6 +237,8 @@ class _Chunk:
         """Negative log-likelihood and loss, fp32 [tokens]; `keep` the logits for `gradients`."""
         if self.by_kernel:
             logits = self.hidden @ self.weight.t()
+            if self.bias is not None:
+                logits += self.bias
             weights = (self.on_target, self.on_all)
             nll, loss = torch.ops.deltalm.cross_entropy(logits, self.softmax.labels, *weights, keep)
             if keep:
@@ -220,13 +249,21 @@ class _Chunk:
             logits = self.hidden.new_empty(len(hidden), len(self.weight[rows]))
             for piece, columns in self._pieces(rows):
                 multiply(hidden, operand(self.weight[piece], "weight").t(), out=logits[:, columns])
+            if self.bias is not None:
+                logits += self.bias[rows]
             self.softmax.add(logits, rows.start)
             if keep:
                 self.blocks.append(logits)
         return self.softmax.losses(self.on_target, self.on_all, len(self.weight))
 
-    def gradients(self, grad_hidden: Tensor | None, grad_weight: Tensor | None, first_of_all: bool) -> None:
-        """Write the gradient of hidden, write or add that of the weight, block by block."""
+    def gradients(
+        self,
+        grad_hidden: Tensor | None,
+        grad_weight: Tensor | None,
+        grad_bias: Tensor | None,
+        first_of_all: bool,
+    ) -> None:
+        """Write the gradient of hidden, write or add that of the weight, add the bias's, block by block."""
         hidden = operand(self.hidden, "hidden")
         sum_hidden = torch.zeros_like(hidden, dtype=torch.promote_types(hidden.dtype, torch.float32))
         self.blocks.reverse()  # to let go of each from the list's end
@@ -234,6 +271,8 @@ class _Chunk:
             logits = self.blocks.pop()
             if not self.by_kernel:
                 self.softmax.to_gradient(logits, rows.start, self.on_target, self.on_all)
+            if grad_bias is not None:
+                grad_bias[rows] += logits.sum(0, dtype=grad_bias.dtype)
             for piece, columns in self._pieces(rows):
                 grad_logits = operand(logits[:, columns], "gradient")
                 if grad_hidden is not None:

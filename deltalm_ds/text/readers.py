@@ -187,9 +187,9 @@ class _Parser:
         columns = line.split("\t")
         first, second = (int(number) - 1 for number in self._entry.fields)
         if max(first, second) >= len(columns):
+            wanted = " and ".join(sorted(self._entry.fields, key=int))
             raise ValueError(
-                f"has {len(columns)} columns where {' and '.join(sorted(self._entry.fields, key=int))} are wanted: "
-                "name the right ones with --columns"
+                f"has {len(columns)} columns where {wanted} are wanted: name the right ones with --columns"
             )
         return columns[first].strip(), columns[second].strip()
 

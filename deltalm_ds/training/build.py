@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ from deltalm_ds.data.samples import SampleReader, ValidationReader
 from deltalm_ds.data.schedule import RunLength
 from deltalm_ds.errors import UserError
 from deltalm_ds.files import write_text_atomically
-from deltalm_ds.model import DeltaLM, DeltaLMConfig, Recomputation
+from deltalm_ds.model import DeltaLM, MaskedEncoder
 from deltalm_ds.model.config import PRESETS
 from deltalm_ds.ops.cuda import choice
 from deltalm_ds.text.tokenizer import Tokenizer
@@ -31,14 +29,14 @@ from deltalm_ds.training.deepspeed_config import DeepSpeedConfig, RequestedBatch
 from deltalm_ds.training.distributed import Process, from_first, join_processes, on_first
 from deltalm_ds.training.engine import Engine
 from deltalm_ds.training.flops import Peak, peak_of
+from deltalm_ds.training.models import EarlierRun, build_encoder, build_model, saver
 from deltalm_ds.training.monitor import METRICS, Monitor, say
 from deltalm_ds.training.optimizer import build_optimizer, check_optimizer
 from deltalm_ds.training.precision import check_dtype, default_dtype
 from deltalm_ds.training.sample import prepared_sample
-from deltalm_ds.training.settings import PresetName, PretrainSettings
+from deltalm_ds.training.settings import PretrainSettings
 from deltalm_ds.training.trainer import Trainer
 from deltalm_ds.training.validation import Validator
-from deltalm_ds.weights import load_pretrained
 
 CHECKPOINTS = "checkpoints"
 SETTINGS = "settings.json"
@@ -94,7 +92,11 @@ def _build(settings: PretrainSettings, process: Process) -> Iterator[Trainer]:
     reader = SampleReader(corpus, settings.data_settings, settings.seed, run)
     check_dtype(deepspeed_config.dtype, settings.deepspeed_config)
     check_optimizer(settings.optimizer_settings, process.device, offload=deepspeed_config.offload_optimizer)
-    model, origin = _build_model(settings, corpus, earlier)
+    model: DeltaLM | MaskedEncoder
+    if reader.trains_encoder:
+        model, origin = build_encoder(settings, corpus)
+    else:
+        model, origin = build_model(settings, corpus, earlier)
     peak = _peak(settings, deepspeed_config, process)
     resumable = None
     if settings.resume:
@@ -145,6 +147,7 @@ def _build(settings: PretrainSettings, process: Process) -> Iterator[Trainer]:
             process=process,
             engine=engine,
             model_config=model.config,
+            save_model=saver(model, corpus),
             groups=reader.group_names,
             fingerprint=reader.fingerprint(),
             loader=loader,
@@ -170,15 +173,7 @@ def _output_folder(settings: PretrainSettings) -> Path:
     return output
 
 
-@dataclass(frozen=True)
-class _EarlierRun:
-    """What the run to resume says of itself in its folder; its checkpoint is compared with it later."""
-
-    preset: PresetName | None
-    model_config: dict[str, Any] | None
-
-
-def _earlier_run(output: Path) -> _EarlierRun:
+def _earlier_run(output: Path) -> EarlierRun:
     def read(name: str) -> Any:
         path = output / name
         try:
@@ -189,7 +184,7 @@ def _earlier_run(output: Path) -> _EarlierRun:
     preset = (read(SETTINGS) or {}).get("preset")
     if preset is not None and preset not in PRESETS:
         raise UserError(f"{output / SETTINGS}: unknown preset {preset!r}")
-    return _EarlierRun(preset, read(CONFIG))
+    return EarlierRun(preset, read(CONFIG))
 
 
 def _open_corpus(settings: PretrainSettings) -> Corpus:
@@ -208,49 +203,6 @@ def _open_corpus(settings: PretrainSettings) -> Corpus:
         return path
 
     return Corpus.open(on_first(verify))
-
-
-def _build_model(
-    settings: PretrainSettings, corpus: Corpus, earlier: _EarlierRun | None
-) -> tuple[DeltaLM, str]:
-    """The model, the same on every rank, and words on where its weights come from.
-
-    A resumed run's sizes are its own, whatever they came from, unless the user names another preset.
-    """
-    vocabulary = corpus.vocabulary
-    of_data: dict[str, Any] = {
-        "vocabulary_rows": vocabulary.num_rows,
-        "mask_id": vocabulary.mask_id,
-        "first_sentinel_id": vocabulary.first_sentinel_id,
-        "num_sentinels": vocabulary.num_sentinels,
-        "dropout": settings.dropout,
-    }
-    if settings.layer_norm == "pre":
-        of_data["pre_layer_norm"] = True
-    if settings.embedding_layer_norm is not None:
-        of_data["embedding_layer_norm"] = settings.embedding_layer_norm
-    torch.manual_seed(settings.seed)
-    assert settings.preset is not None  # complete() has filled it in
-    if earlier is not None and earlier.model_config is not None and settings.preset == earlier.preset:
-        config = dataclasses.replace(DeltaLMConfig.from_dict(earlier.model_config), **of_data)
-        model, origin = DeltaLM(config), "weights of the checkpoint"
-    elif settings.from_ is None:
-        config = DeltaLMConfig.preset(settings.preset, **of_data)
-        model, origin = DeltaLM(config), f"new weights, seed {settings.seed}"
-    else:
-        loaded = load_pretrained(settings.from_, seed=settings.seed, **of_data)
-        with torch.device("meta"):
-            model = DeltaLM(loaded.config)
-        model.load_state_dict(loaded.state_dict, assign=True)
-        config, origin = loaded.config, str(loaded.report)
-    longest = max(settings.data_settings.max_source_length, settings.data_settings.max_target_length)
-    if longest > config.max_positions:
-        raise UserError(
-            f"the model has {config.max_positions} positions: lower --max-source-length and "
-            f"--max-target-length to it (now {longest})"
-        )
-    model.recomputation = Recomputation(settings.checkpoint_every_n_layers)
-    return model, origin
 
 
 def _build_validator(
@@ -293,7 +245,7 @@ def _peak(settings: PretrainSettings, config: DeepSpeedConfig, process: Process)
 def _describe(
     settings: PretrainSettings,
     config: DeepSpeedConfig,
-    model: DeltaLM,
+    model: DeltaLM | MaskedEncoder,
     corpus: Corpus,
     origin: str,
     output: Path,

@@ -297,16 +297,17 @@ class CheckpointStore:
 def _check_identity(
     state: RunState, model_config: Mapping[str, Any], fingerprint: Mapping[str, Any], say_only: Say | None
 ) -> None:
-    if changed := differences(state.model_config, model_config):
-        raise UserError(
-            f"checkpoint {state.name} is of another model: {changed};"
-            " give the same model options, or start a new run"
-        )
+    # First the objectives, for they decide what kind of model there is.
     if changed := differences(state.fingerprint, fingerprint):
         message = f"checkpoint {state.name} is of other data or objectives: {changed}"
         if say_only is None:
             raise UserError(f"{message}; give the same, or --allow-changes, or start a new run")
         say_only(message)
+    if changed := differences(state.model_config, model_config):
+        raise UserError(
+            f"checkpoint {state.name} is of another model: {changed};"
+            " give the same model options, or start a new run"
+        )
 
 
 @contextlib.contextmanager

@@ -21,7 +21,7 @@ import torch.distributed as dist
 from deepspeed.utils import safe_get_full_fp32_param, safe_set_full_fp32_param
 from torch import Tensor, nn
 
-from deltalm_ds.data.batches import PackedBatch
+from deltalm_ds.data.batches import MaskedBatch, MicroBatch
 from deltalm_ds.model import DropoutState, PackedTokens
 from deltalm_ds.ops import CrossEntropy, SmoothingForm
 from deltalm_ds.training.deepspeed_config import DeepSpeedConfig
@@ -119,7 +119,7 @@ class Engine:
 
     def forward(
         self,
-        batch: PackedBatch,
+        batch: MicroBatch[Tensor],
         dropout: DropoutState | None,
         label_smoothing: float = 0.0,
         smoothing_form: SmoothingForm = "fairseq",
@@ -128,15 +128,22 @@ class Engine:
         source = PackedTokens(
             batch.source_tokens, batch.source_cumulative_lengths, batch.max_source_length, batch.sample_ids
         )
-        decoder_input = PackedTokens(
-            batch.decoder_input, batch.target_cumulative_lengths, batch.max_target_length, batch.sample_ids
-        )
-        sums = self.deepspeed(source, decoder_input, batch.labels, label_smoothing, smoothing_form, dropout)
+        predicted_from: PackedTokens | Tensor  # one token, or one place of the source, for each label
+        if isinstance(batch, MaskedBatch):
+            predicted_from = batch.places
+        else:
+            predicted_from = PackedTokens(
+                batch.decoder_input,
+                batch.target_cumulative_lengths,
+                batch.max_target_length,
+                batch.sample_ids,
+            )
+        sums = self.deepspeed(source, predicted_from, batch.labels, label_smoothing, smoothing_form, dropout)
         return CrossEntropy(*sums)
 
     def step(
         self,
-        micro_batches: Sequence[PackedBatch],
+        micro_batches: Sequence[MicroBatch[Tensor]],
         num_target_tokens: Tensor,
         dropout: DropoutState | None,
         label_smoothing: float = 0.0,

@@ -42,7 +42,8 @@ def training_flops(
 ) -> float:
     """Operations of forward and backward over packed sequences.
 
-    source_lengths, target_lengths [sequences] in tokens; `num_labels` tokens have a loss.
+    source_lengths, target_lengths [sequences] in tokens; `num_labels` tokens have a loss. A model without
+    decoder blocks is an encoder by itself, whose head has a layer of its own.
     """
     width, feed_forward = config.width, config.feed_forward_width
     sources, targets = source_lengths.astype(np.float64), target_lengths.astype(np.float64)
@@ -52,8 +53,10 @@ def training_flops(
     decoder = 2 * num_targets * (6 * width**2 + 4 * width * feed_forward) + 4 * num_sources * width**2
     # Causal attention needs half of the square.
     decoder += 2 * float((targets**2).sum()) * width + 4 * float((sources * targets).sum()) * width
-    vocabulary = 2 * num_labels * width * config.vocabulary_rows
-    forward = config.num_encoder_layers * encoder + config.num_decoder_blocks * decoder + vocabulary
+    head = 2 * num_labels * width * config.vocabulary_rows
+    if not config.num_decoder_blocks:
+        head += 2 * num_labels * width**2
+    forward = config.num_encoder_layers * encoder + config.num_decoder_blocks * decoder + head
     return 3 * forward
 
 

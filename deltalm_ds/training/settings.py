@@ -48,7 +48,7 @@ class MonitoringSettings:
     validation_samples: int = 64
     """Validation samples of each source."""
     text_samples: int = 3
-    """Validation samples whose spans are reconstructed and shown as text."""
+    """Validation samples that are shown as text, their spans, masks or translation by the model."""
     save_every: int = 1_000
     """Optimizer steps between two checkpoints; the last step is always saved."""
     keep_checkpoints: int = 3

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deltalm_ds.data.batches import PackedBatch
+from deltalm_ds.data.batches import MicroBatch
 from deltalm_ds.data.samples import GroupName
 from deltalm_ds.ops import IGNORE, CrossEntropy
 
@@ -24,7 +24,7 @@ class Totals:
         self.by_group = torch.zeros(2, len(groups), dtype=torch.float64, device=device)
         self.counts = torch.zeros(len(_COUNTS), dtype=torch.float64, device=device)
 
-    def add_losses(self, batch: PackedBatch, sums: CrossEntropy) -> None:
+    def add_losses(self, batch: MicroBatch[Tensor], sums: CrossEntropy) -> None:
         """Add one micro-batch's losses to their groups."""
         lengths = batch.target_cumulative_lengths.diff()
         group_of_token = torch.repeat_interleave(batch.groups, lengths, output_size=len(batch.labels))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,6 @@ from deltalm_ds.training.schedule import learning_rate_at
 from deltalm_ds.training.settings import PretrainSettings
 from deltalm_ds.training.totals import Totals
 from deltalm_ds.training.validation import Validator
-from deltalm_ds.weights import save_own
 
 MODEL = "model"
 """Folder in a run's output with the model that it trained."""
@@ -56,6 +55,7 @@ class Trainer:
         process: Process,
         engine: Engine,
         model_config: DeltaLMConfig,
+        save_model: Callable[[dict[str, torch.Tensor], Path], None],
         groups: list[GroupName],
         fingerprint: dict[str, Any],
         loader: StepLoader,
@@ -69,6 +69,7 @@ class Trainer:
         self.process = process
         self.engine = engine
         self.model_config = model_config
+        self.save_model = save_model
         self.fingerprint = fingerprint
         self.loader = loader
         self.validator = validator
@@ -203,7 +204,7 @@ class Trainer:
             self.monitor.record(self.progress.step, "validation", report.values)
             self._say(report.lines())
             if report.texts:
-                self.monitor.show_text(self.progress.step, "reconstructed spans", report.texts)
+                self.monitor.show_text(self.progress.step, self.validator.texts_title, report.texts)
                 self._say(report.texts)
 
     def _save(self) -> None:
@@ -228,10 +229,10 @@ class Trainer:
         self._say(f"saved {folder} in {time.perf_counter() - start:.1f} s")
 
     def _save_model(self) -> None:
-        """Leave the trained model as a folder that --from and `DeltaLM.from_pretrained` read."""
+        """Leave the trained weights as a folder that --from and `DeltaLM.from_pretrained` read."""
         weights = self.engine.full_weights()
         folder = self.output / MODEL
-        on_first(lambda: save_own(_Trained(self.model_config, weights), folder))
+        on_first(lambda: self.save_model(weights, folder))
         self._say(f"the trained model is in {folder}: new runs start from it by --from")
 
     def _learning_rate(self, step: int) -> float:
@@ -250,17 +251,6 @@ class Trainer:
     def _say(self, text: str) -> None:
         if self.process.is_first:
             say(text)
-
-
-@dataclass
-class _Trained:
-    """A model as saving wants it."""
-
-    config: DeltaLMConfig
-    weights: dict[str, torch.Tensor]
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.weights
 
 
 class _Clock:

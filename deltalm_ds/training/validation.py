@@ -5,18 +5,20 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 
-from deltalm_ds.data.batches import pack_samples
+from deltalm_ds.data.batches import pack_masked, pack_samples
 from deltalm_ds.data.loader import to_tensors
+from deltalm_ds.data.masked import MaskedExample
 from deltalm_ds.data.samples import GroupName, Sample
-from deltalm_ds.model import DeltaLM
 from deltalm_ds.ops import IGNORE
 from deltalm_ds.text.tokenizer import Tokenizer
 from deltalm_ds.training.distributed import Process, sum_over_ranks
 from deltalm_ds.training.engine import Engine
+from deltalm_ds.training.filled_masks import fill_masks
 from deltalm_ds.training.reconstruction import reconstruct
 
 _TEXT_KEYS = ("text", "text_with_other_source", "text_with_same_language")
@@ -30,9 +32,9 @@ class ValidationReport:
     """Nats a token by name: "loss", "loss/OBJECTIVE", "loss/LANGUAGE"; and of tokens that are no sentinels
     "text/OBJECTIVE", "text_with_other_source/OBJECTIVE" (the source of another sample, mostly of another
     language), "text_with_same_language/OBJECTIVE" (of another sample of the same language),
-    "unigram_entropy/OBJECTIVE"."""
+    "unigram_entropy/OBJECTIVE". An encoder by itself predicts in its source, so no other takes its place."""
     texts: str
-    """Reconstructed samples."""
+    """Samples as the model fills them in."""
 
     def lines(self) -> str:
         """The report in a few lines, for the console."""
@@ -41,11 +43,12 @@ class ValidationReport:
         for name in self.values:
             if name.startswith("text/"):
                 objective = name.removeprefix("text/")
+                other, same = (self.values.get(f"{key}/{objective}") for key in _TEXT_KEYS[1:])
                 rows.append(
                     f"  {objective}: {self.values[name]:.4f} nats a token of text (sentinels not counted), "
-                    f"{self.values[f'text_with_other_source/{objective}']:.4f} with another sample's source, "
-                    f"{self.values[f'text_with_same_language/{objective}']:.4f} if of the same language, "
-                    f"unigram entropy {self.values[f'unigram_entropy/{objective}']:.4f}"
+                    + ("" if other is None else f"{other:.4f} with another sample's source, ")
+                    + ("" if same is None else f"{same:.4f} if of the same language, ")
+                    + f"unigram entropy {self.values[f'unigram_entropy/{objective}']:.4f}"
                 )
         return "\n".join([head, *rows])
 
@@ -72,21 +75,27 @@ class Validator:
         )
         kept = [sample for sample in samples if len(sample.example.labels)]
         self._texts = [kept[place] for place in _spread(len(kept), num_texts)]
-        self._batches: list[tuple[list[Sample], list[Sample], list[Sample]]] = []
+        self._is_of_encoder = any(isinstance(sample.example, MaskedExample) for sample in kept)
+        self._batches: list[tuple[list[Sample], ...]] = []
         self._entropies: dict[str, float] = {}
         for objective in dict.fromkeys(sample.objective for sample in kept):
             same = [sample for sample in kept if sample.objective == objective]
             labels = np.concatenate([sample.example.labels for sample in same])
             self._entropies[objective] = _entropy(labels[~np.isin(labels, self._sentinels)])
-            any_other, of_language = _rotated(same), _others_of_the_language(same)
+            others = [] if self._is_of_encoder else [_rotated(same), _others_of_the_language(same)]
             for start in range(0, len(same), samples_at_once):
                 part = slice(start, start + samples_at_once)
-                self._batches.append((same[part], any_other[part], of_language[part]))
+                self._batches.append((same[part], *(other[part] for other in others)))
 
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to validate on."""
         return not self._batches
+
+    @property
+    def texts_title(self) -> str:
+        """What a report's texts show."""
+        return "filled masks" if self._is_of_encoder else "reconstructed spans"
 
     def run(self, engine: Engine) -> ValidationReport:
         """Validate the engine's model; called by all processes together."""
@@ -96,14 +105,16 @@ class Validator:
                 self._add(engine, number + self.process.rank, sums)
             texts = ""
             if self._texts:
-                model: DeltaLM = engine.module  # type: ignore[assignment]
-                texts = reconstruct(model, self._texts, self.tokenizer, self.process.device)
+                where = (self._texts, self.tokenizer, self.process.device)
+                model: Any = engine.module
+                texts = fill_masks(model, *where) if self._is_of_encoder else reconstruct(model, *where)
         return ValidationReport(self._values(sum_over_ranks(sums).tolist()), texts)
 
     def _add(self, engine: Engine, number: int, sums: torch.Tensor) -> None:
         # A process left without a batch repeats the last one and forgets it: under ZeRO-3 all must go along.
         samples, *others = self._batches[min(number, len(self._batches) - 1)]
-        batch = to_tensors(pack_samples(samples), self.process.device)
+        pack = pack_masked if self._is_of_encoder else pack_samples
+        batch = to_tensors(pack(samples), self.process.device)
         nll = engine.forward(batch, None).token_negative_log_likelihood
         other_nlls = [self._with_sources_of(other, samples, engine) for other in others]
         if number >= len(self._batches):
@@ -115,7 +126,7 @@ class Validator:
             batch.groups, batch.target_cumulative_lengths.diff(), output_size=len(batch.labels)
         )
         rows = [nll.double(), labelled.double(), text, *(part * text for part in (nll, *other_nlls))]
-        sums.index_add_(1, group_of_token, torch.stack(rows))
+        sums[: len(rows)].index_add_(1, group_of_token, torch.stack(rows))
 
     def _with_sources_of(
         self, others: Sequence[Sample], samples: Sequence[Sample], engine: Engine
@@ -139,7 +150,8 @@ class Validator:
                     values[f"loss/{name}"] = float(nll[of_name].sum() / tokens[of_name].sum())
                 if attribute == "objective" and text_tokens[of_name].sum():
                     count = text_tokens[of_name].sum()
-                    for key, text_nll in zip(_TEXT_KEYS, text_nlls, strict=True):
+                    keys = _TEXT_KEYS[:1] if self._is_of_encoder else _TEXT_KEYS
+                    for key, text_nll in zip(keys, text_nlls, strict=False):
                         values[f"{key}/{name}"] = float(text_nll[of_name].sum() / count)
                     values[f"unigram_entropy/{name}"] = self._entropies[name]
         return values

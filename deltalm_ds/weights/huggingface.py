@@ -16,17 +16,16 @@ from deltalm_ds.weights.xlmr import LM_HEAD, XlmrSource
 MODEL_TYPES = ("xlm-roberta", "roberta")
 """`model_type` of the layouts that hold XLM-R's architecture."""
 
-_PREFIX = "roberta."
-_POSITIONS = "embeddings.position_embeddings.weight"
-_TOKEN_TYPES = "embeddings.token_type_embeddings.weight"
+PREFIX = "roberta."
+POSITIONS = "embeddings.position_embeddings.weight"
+TOKEN_TYPES = "embeddings.token_type_embeddings.weight"
 _INDEX_BUFFERS = ("embeddings.position_ids", "embeddings.token_type_ids")
 
 
 def read_hugging_face(folder: Path, config: dict[str, Any]) -> XlmrSource:
     """The XLM-R encoder in `folder`, whose config.json holds `config`; UserError for another architecture."""
     tensors = _read_tensors(folder)
-    prefix = _PREFIX if any(name.startswith(_PREFIX) for name in tensors) else ""
-    naming = _naming(prefix)
+    prefix = PREFIX if any(name.startswith(PREFIX) for name in tensors) else ""
     left_out = {}
     for name in tensors:
         if name.startswith("lm_head."):
@@ -35,14 +34,14 @@ def read_hugging_face(folder: Path, config: dict[str, Any]) -> XlmrSource:
             left_out[name] = "XLM-R's pooler, which DeltaLM has not"
         elif name.removeprefix(prefix) in _INDEX_BUFFERS:
             left_out[name] = "a constant of the code"
-    token_types = prefix + _TOKEN_TYPES
+    token_types = prefix + TOKEN_TYPES
     if token_types in tensors:
         left_out[token_types] = _fold_token_types(folder, tensors, prefix)
     source = XlmrSource(
         path=folder,
         layout="XLM-R in Hugging Face's layout",
         tensors=tensors,
-        naming=naming,
+        naming=naming(prefix),
         known=_known(folder, config),
         left_out=left_out,
         remarks=[],
@@ -53,20 +52,21 @@ def read_hugging_face(folder: Path, config: dict[str, Any]) -> XlmrSource:
 
 def _fold_token_types(folder: Path, tensors: dict[str, Tensor], prefix: str) -> str:
     """Add the single token-type row, which every token gets, to every position row; returns what was done."""
-    rows = tensors[prefix + _TOKEN_TYPES]
-    positions = tensors.get(prefix + _POSITIONS)
+    rows = tensors[prefix + TOKEN_TYPES]
+    positions = tensors.get(prefix + POSITIONS)
     if positions is None or rows.shape != (1, positions.shape[-1]):
         raise UserError(
-            f"{folder}: {prefix}{_TOKEN_TYPES} has shape {list(rows.shape)}, not one row as wide as the "
+            f"{folder}: {prefix}{TOKEN_TYPES} has shape {list(rows.shape)}, not one row as wide as the "
             "positions; only models with a single token type can become a DeltaLM"
         )
     if not rows.any():
         return "zero"
-    tensors[prefix + _POSITIONS] = positions.to(torch.float32) + rows.to(torch.float32)
+    tensors[prefix + POSITIONS] = positions.to(torch.float32) + rows.to(torch.float32)
     return "added to every position row"
 
 
-def _naming(prefix: str) -> Naming:
+def naming(prefix: str) -> Naming:
+    """Transformers' names of our encoder's parameters, `prefix` before each."""
     attention = {name: f"attention.self.{name}" for name in ("query", "key", "value")}
     return Naming(
         modules={

@@ -52,24 +52,29 @@ def save_own(model: Model, path: str | Path) -> None:
     folder = Path(path)
     tensors = _parameters(model)
     configuration = model.config.to_dict()
-    aside = folder / f"{WEIGHTS_FILE}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            # `format` is what other readers of safetensors look for.
-            save_file(tensors, aside, metadata={"format": "pt", "config": json.dumps(configuration)})
-            with aside.open("rb+") as file:
-                os.fsync(file.fileno())
-            aside.replace(folder / WEIGHTS_FILE)
-        finally:
-            aside.unlink(missing_ok=True)
-        fsync_directory(folder)
+        write_weights(folder / WEIGHTS_FILE, tensors, {"config": json.dumps(configuration)})
         content = {"format": FORMAT, "version": VERSION, "model": configuration}
         write_text_atomically(folder / CONFIG_FILE, json.dumps(content, indent=2) + "\n")
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(
             f"{folder}: cannot save the model there ({error}); free some space or choose another folder"
         ) from error
+
+
+def write_weights(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write a .safetensors file aside, sync and rename it; OSError or SafetensorError if it cannot be."""
+    aside = path.with_name(f"{path.name}.tmp")
+    try:
+        # `format` is what other readers of safetensors look for.
+        save_file(tensors, aside, metadata={"format": "pt", **metadata})
+        with aside.open("rb+") as file:
+            os.fsync(file.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
+    fsync_directory(path.parent)
 
 
 def read_own(folder: Path, content: dict[str, Any]) -> OwnSource:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from made_corpus import write_corpus
@@ -60,7 +58,8 @@ def test_caps_and_changes_are_named(corpus: Corpus) -> None:
     table = rows(text)
     assert table["lv"][-1] == "capped"
     assert float(table["lv"][5]) <= 200_000
-    assert table["monolingual"][2:4] == ["80.000%", "50.000%"]
+    shares = [float(share.rstrip("%")) for share in table["monolingual"][2:4]]
+    assert shares[0] == 80 > shares[1], "pairs get as much of the rest as the cap lets them have"
 
 
 def test_a_reader_without_the_runs_length_refuses_what_needs_it(corpus: Corpus) -> None:

@@ -164,6 +164,9 @@ def test_no_training_data_is_refused(tmp_path: Path) -> None:
         ({"monolingual_density": 0.2}, {"objectives"}),
         ({"translation_density": 0.4}, {"objectives"}),
         ({"mean_span_length": 4.0}, {"objectives"}),
+        ({"pair_objective": "translation"}, {"objectives"}),
+        ({"pair_objective": "one-side"}, {"objectives"}),
+        ({"monolingual_objective": "mlm", "pair_objective": "tlm"}, {"objectives"}),
         ({"language_exponent": 0.5}, {"mixture"}),
         ({"monolingual_share": 0.7}, {"mixture"}),
         ({"num_loader_workers": 5}, set()),
@@ -228,6 +231,7 @@ def test_without_validation_data_the_set_is_empty(tmp_path: Path) -> None:
         ({"translation_density": 0.9}, "density"),
         ({"mean_span_length": 0.0}, "mean span length"),
         ({"corruption_form": "bart"}, "choose group or t5"),
+        ({"masked_share": 1.0}, "masked share"),
     ],
 )
 def test_impossible_settings_are_refused(values: dict[str, float], message: str) -> None:

@@ -88,7 +88,7 @@ def test_no_source_exceeds_the_cap_and_draws_add_up(order: SampleOrder) -> None:
 
 
 def test_blocks_hold_consecutive_draws(order: SampleOrder, phases: Phases) -> None:
-    """Block b has the draws from `num_draws` before it to `num_draws` after it, each once, of every source."""
+    """Block b has the draws from `num_draws` before it to `num_draws` after it, each once."""
     change = int(phases.first_blocks[1])
     for block in (0, change - 1, change, NUM_SAMPLES // BLOCK_SIZE - 1):
         located = order.locate(np.arange(BLOCK_SIZE) + block * BLOCK_SIZE)

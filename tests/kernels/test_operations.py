@@ -77,6 +77,7 @@ def operator_calls():
     dropout = operations.dropout_arguments(made_dropout(6, 0.2))
     nothing = operations.dropout_arguments(None)
     weight, labels = torch.randn(24, 16, requires_grad=True), torch.tensor([0, 23, -100, 5, 6, 7])
+    row_bias = torch.randn(24, requires_grad=True)
     ops = torch.ops.deltalm
     return {
         "attention": (ops.attention, (query, key, value, lengths, lengths, 4, 4, True)),
@@ -88,7 +89,11 @@ def operator_calls():
         "gelu_linear": (ops.gelu_linear, (x, bias, weight)),
         "linear_cross_entropy": (
             ops.linear_cross_entropy,
-            (x, weight, labels, 0.1, "uniform", True, True),
+            (x, weight, None, labels, 0.1, "uniform", True, True, False),
+        ),
+        "linear_cross_entropy with bias": (
+            ops.linear_cross_entropy,
+            (x, weight, row_bias, labels, 0.1, "uniform", True, True, True),
         ),
     }
 

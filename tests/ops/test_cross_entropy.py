@@ -102,6 +102,36 @@ def test_bf16_weight_gradient_is_summed_in_fp32(monkeypatch):
     assert torch.equal(gradient[1:], torch.full((3, 8), 128.0, dtype=torch.bfloat16))
 
 
+@pytest.mark.usefixtures("chunked", "implementation")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_a_bias_of_the_rows(dtype, smoothing):
+    hidden, weight, target = inputs(dtype, ignored=(0, 9))
+    bias = torch.linspace(-2, 2, ROWS).to(dtype).requires_grad_()
+    sums = linear_cross_entropy(hidden, weight, target, smoothing, bias=bias)
+    exact = [tensor.detach().double().requires_grad_() for tensor in (hidden, weight, bias)]
+    logits = F.linear(*exact)
+    one_hot = torch.eye(ROWS, dtype=torch.float64)
+    loss, nll = written_out(logits, one_hot, target, smoothing, "fairseq")
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-2
+    torch.testing.assert_close(sums.loss.double(), loss, rtol=tolerance, atol=0)
+    torch.testing.assert_close(sums.negative_log_likelihood.double(), nll.sum(), rtol=tolerance, atol=0)
+    ours = torch.autograd.grad(sums.loss, (hidden, weight, bias))
+    for mine, reference in zip(ours, torch.autograd.grad(loss, exact), strict=True):
+        assert mine.dtype == dtype
+        assert (mine.double() - reference).norm() < tolerance * reference.norm()
+
+
+def test_a_bias_without_its_gradient():
+    hidden, weight, target = inputs()
+    bias = torch.linspace(-2, 2, ROWS)
+    with_bias = linear_cross_entropy(hidden, weight, target, bias=bias)
+    assert with_bias.loss != linear_cross_entropy(hidden, weight, target).loss
+    with_bias.loss.backward()
+    assert weight.grad is not None
+    assert bias.grad is None
+
+
 @pytest.mark.usefixtures("implementation")
 def test_everything_ignored():
     hidden, weight, target = inputs(ignored=range(TOKENS))

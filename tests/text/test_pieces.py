@@ -115,7 +115,7 @@ def test_endless_lines_and_documents_are_refused(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(pieces, "PIECE_BYTES", 100)
     (tmp_path / "fr.txt").write_text("mot\n" * 500)
     with pytest.raises(
-        UserError, match="no blank line within 1,000 bytes after byte 100: .*--documents lines"
+        UserError, match=r"no blank line within 1,000 bytes after byte 100: .*--documents lines"
     ):
         read(tmp_path)
     assert len(read(tmp_path, options=TextOptions(documents="lines"))) == 500

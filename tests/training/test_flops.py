@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from deltalm_ds.model import DeltaLMConfig
+from deltalm_ds.model.masked_encoder import encoder_config
 from deltalm_ds.training import flops
 from deltalm_ds.training.flops import Peak, peak_of, training_flops
 
@@ -12,6 +13,13 @@ def test_a_pretraining_sample_costs_what_the_formula_says(preset, gigaflops):
     """512 source and 114 target tokens; rounded to whole GFLOP."""
     count = training_flops(DeltaLMConfig.preset(preset), np.array([512]), np.array([114]), 114)
     assert count / 1e9 == pytest.approx(gigaflops, rel=0.01)
+
+
+def test_an_encoder_by_itself_has_a_head():
+    config = encoder_config("base", 250_001)
+    count = training_flops(config, np.array([512]), np.array([77]), 77)
+    layers = 12 * (2 * 512 * (4 * 768**2 + 2 * 768 * 3072) + 4 * 512**2 * 768)
+    assert count == pytest.approx(3 * (layers + 2 * 77 * (768**2 + 768 * 250_002)))
 
 
 def test_attention_is_counted_by_sequence():

@@ -5,6 +5,7 @@ import torch
 from deltalm_ds.data.corpus import Corpus
 from deltalm_ds.data.objectives import SpanCorruption
 from deltalm_ds.data.samples import DataSettings, Sample, ValidationReader
+from deltalm_ds.data.translation import translation
 from deltalm_ds.model import DeltaLM, DeltaLMConfig
 from deltalm_ds.text.tokenizer import Tokenizer
 from deltalm_ds.training.reconstruction import reconstruct
@@ -79,3 +80,31 @@ def test_a_target_as_long_as_the_model_has_positions(small_corpus, form):
         model.tell(example)
         sample = Sample(number, 0, 0, 0, "span_corruption", "de", example)
         assert check(reconstruct(model, [sample], tokenizer, torch.device("cpu"))) >= 2
+
+
+def test_a_translation_stands_behind_its_source(small_corpus):
+    corpus = Corpus.open(small_corpus)
+    tokenizer = Tokenizer(corpus.tokenizer_path, corpus.vocabulary)
+    settings = DataSettings(max_source_length=48, max_target_length=48, pair_objective="translation")
+    samples = [s for s in ValidationReader(corpus, settings, 2).samples() if s.objective == "translation"]
+    assert len(samples) == 2
+    for sample in samples:
+        model = made_oracle(corpus.vocabulary)
+        model.tell(sample.example)
+        text = reconstruct(model, [sample], tokenizer, torch.device("cpu"))
+        source, target = (tokenizer.decode(part) for part in (sample.example.source, sample.example.labels))
+        assert text == f"[translation, {sample.language}] {source} [{target} → {target}]"
+
+
+def test_what_comes_after_a_translations_end_is_not_shown(small_corpus):
+    corpus = Corpus.open(small_corpus)
+    tokenizer = Tokenizer(corpus.tokenizer_path, corpus.vocabulary)
+    target = tokenizer.encode("Leo buys honey")
+    example = translation(np.array([0, *tokenizer.encode("Leo"), 2, *target, 2], dtype=np.int32), (0, 0))
+    model = made_oracle(corpus.vocabulary)
+    model.tell(example)
+    model.next_token[2, target[0]] = 2  # the model ends early
+    model.next_token[2, target[0], 2] = target[1]
+    sample = Sample(0, 0, 0, 0, "translation", "de-en", example)
+    text = reconstruct(model, [sample], tokenizer, torch.device("cpu"))
+    assert text.endswith(f"Leo [Leo buys honey → {tokenizer.decode(target[:1])}]")

@@ -1,9 +1,12 @@
 """The numbers of a validation, with an engine whose losses are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
+from deltalm_ds.data.masked import MaskedExample
 from deltalm_ds.data.objectives import Example
 from deltalm_ds.data.samples import GroupName, Sample
 from deltalm_ds.ops import CrossEntropy
@@ -86,3 +89,30 @@ def test_losses_by_objective_and_language_with_the_true_source_and_another(monke
     }
     assert "if of the same language" in report.lines()
     assert report.texts == ""
+
+
+def test_an_encoder_predicts_in_its_own_source_only(monkeypatch):
+    monkeypatch.setattr(validation, "sum_over_ranks", lambda values: values)
+
+    def masked(group, source, labels):
+        parts = ([source, 2, 5], [1] * len(labels), labels)
+        example = MaskedExample(*(np.array(part, dtype=np.int32) for part in parts))
+        return replace(sample(group, source, labels), example=example)
+
+    samples = [masked(0, 10, [5, 6]), masked(0, 30, []), masked(1, 15, [9]), masked(2, 5, [5])]
+    validator = validation.Validator(
+        samples, GROUPS, Tokenizer(), Process(0, 1, torch.device("cpu")), samples_at_once=2, num_texts=0
+    )
+    report = validator.run(Engine())
+    assert {name: value for name, value in report.values.items() if "entropy" not in name} == {
+        "loss": pytest.approx((2 * 10 + 15 + 5) / 4),
+        "loss/span_corruption": pytest.approx((2 * 10 + 15) / 3),
+        "text/span_corruption": pytest.approx((2 * 10 + 15) / 3),
+        "loss/pairs": 5.0,
+        "text/pairs": 5.0,
+        "loss/de": 10.0,
+        "loss/fr": 15.0,
+        "loss/de-fr": 5.0,
+    }
+    assert "another sample" not in report.lines()
+    assert validator.texts_title == "filled masks"

@@ -1,0 +1,110 @@
+"""The model of a run, from new weights or given ones, and how it is saved in the end."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deltalm_ds.data.corpus import Corpus
+from deltalm_ds.errors import UserError
+from deltalm_ds.model import DeltaLM, DeltaLMConfig, MaskedEncoder, Recomputation
+from deltalm_ds.model.masked_encoder import encoder_config
+from deltalm_ds.training.settings import PresetName, PretrainSettings
+from deltalm_ds.weights import load_pretrained, save_encoder, save_own
+
+
+@dataclass(frozen=True)
+class EarlierRun:
+    """What the run to resume says of itself in its folder; its checkpoint is compared with it later."""
+
+    preset: PresetName | None
+    model_config: dict[str, Any] | None
+
+
+def build_model(
+    settings: PretrainSettings, corpus: Corpus, earlier: EarlierRun | None
+) -> tuple[DeltaLM, str]:
+    """The model, the same on every rank, and words on where its weights come from.
+
+    A resumed run's sizes are its own, whatever they came from, unless the user names another preset.
+    """
+    vocabulary = corpus.vocabulary
+    of_data: dict[str, Any] = {
+        "vocabulary_rows": vocabulary.num_rows,
+        "mask_id": vocabulary.mask_id,
+        "first_sentinel_id": vocabulary.first_sentinel_id,
+        "num_sentinels": vocabulary.num_sentinels,
+        "dropout": settings.dropout,
+    }
+    if settings.layer_norm == "pre":
+        of_data["pre_layer_norm"] = True
+    if settings.embedding_layer_norm is not None:
+        of_data["embedding_layer_norm"] = settings.embedding_layer_norm
+    torch.manual_seed(settings.seed)
+    assert settings.preset is not None  # complete() has filled it in
+    if earlier is not None and earlier.model_config is not None and settings.preset == earlier.preset:
+        config = dataclasses.replace(DeltaLMConfig.from_dict(earlier.model_config), **of_data)
+        model, origin = DeltaLM(config), "weights of the checkpoint"
+    elif settings.from_ is None:
+        config = DeltaLMConfig.preset(settings.preset, **of_data)
+        model, origin = DeltaLM(config), f"new weights, seed {settings.seed}"
+    else:
+        loaded = load_pretrained(settings.from_, seed=settings.seed, **of_data)
+        with torch.device("meta"):
+            model = DeltaLM(loaded.config)
+        model.load_state_dict(loaded.state_dict, assign=True)
+        config, origin = loaded.config, str(loaded.report)
+    _check_positions(settings, config)
+    model.recomputation = Recomputation(settings.checkpoint_every_n_layers)
+    return model, origin
+
+
+def build_encoder(settings: PretrainSettings, corpus: Corpus) -> tuple[MaskedEncoder, str]:
+    """The encoder by itself, the same on every rank, and words on where its weights come from."""
+    assert settings.preset is not None  # complete() has filled it in
+    if settings.from_ is not None:
+        raise UserError("mlm and tlm train an encoder from new weights: leave --from out")
+    if settings.layer_norm == "pre" or settings.embedding_layer_norm is False:
+        raise UserError(
+            "mlm and tlm train an encoder with XLM-R's LayerNorms, after the embeddings and after each "
+            "sub-layer: use --layer-norm post, and leave --embedding-layer-norm out"
+        )
+    config = encoder_config(settings.preset, corpus.vocabulary.mask_id, dropout=settings.dropout)
+    _check_positions(settings, config)
+    torch.manual_seed(settings.seed)
+    model = MaskedEncoder(config)
+    model.recomputation = Recomputation(settings.checkpoint_every_n_layers)
+    return model, "weights of the checkpoint" if settings.resume else f"new weights, seed {settings.seed}"
+
+
+def _check_positions(settings: PretrainSettings, config: DeltaLMConfig) -> None:
+    longest = max(settings.data_settings.max_source_length, settings.data_settings.max_target_length)
+    if longest > config.max_positions:
+        raise UserError(
+            f"the model has {config.max_positions} positions: lower --max-source-length and "
+            f"--max-target-length to it (now {longest})"
+        )
+
+
+def saver(model: DeltaLM | MaskedEncoder, corpus: Corpus) -> Callable[[dict[str, torch.Tensor], Path], None]:
+    """What writes trained weights as a model folder of the model's kind."""
+    config, tokenizer = model.config, corpus.tokenizer_path
+    if isinstance(model, MaskedEncoder):
+        return lambda weights, folder: save_encoder(config, weights, tokenizer, folder)
+    return lambda weights, folder: save_own(_Trained(config, weights), folder)
+
+
+@dataclass
+class _Trained:
+    """A model as saving wants it."""
+
+    config: DeltaLMConfig
+    weights: dict[str, torch.Tensor]
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.weights
