@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deltalm_ds.data.corpus import Corpus, Source
+from deltalm_ds.data.examples import Example, Examples
+from deltalm_ds.data.items import ItemReader
 from deltalm_ds.data.mixture import block_quotas, source_shares
-from deltalm_ds.data.objectives import CorruptionForm, Example, SpanCorruption, check_objective
-from deltalm_ds.data.order import SampleOrder
+from deltalm_ds.data.objectives import CorruptionForm, SpanCorruption, check_objective
+from deltalm_ds.data.order import Location, SampleOrder
 from deltalm_ds.data.permutation import stream_key
 from deltalm_ds.data.windows import MonolingualWindows, PairWindows, Windows
 from deltalm_ds.errors import UserError
@@ -159,7 +161,10 @@ class SampleReader:
         self.group_names = [task.group for task in self._tasks]
         """Objective and language of each source, which `Sample.source_index` numbers."""
         self._masks = stream_key("masks", seed)
-        self._objectives = [settings.monolingual_objective, settings.translation_objective]
+        self._objectives = list(dict.fromkeys(task.objective for task in self._tasks))
+        self._objective_numbers = np.array([self._objectives.index(task.objective) for task in self._tasks])
+        self._items = ItemReader([task.windows for task in self._tasks])
+        self._first_sentinel_id = corpus.vocabulary.first_sentinel_id
         self._corpus, self._settings, self._seed = corpus, settings, seed
 
     def sample(self, position: int) -> Sample:
@@ -168,18 +173,37 @@ class SampleReader:
 
     def samples(self, positions: Sequence[int] | NDArray[np.int64]) -> list[Sample]:
         """The samples at some global positions; UserError with file and offset of an impossible token id."""
-        source, _, epoch, item = (column.tolist() for column in self.order.locate(positions))
+        positions = np.asarray(positions, dtype=np.int64)
+        if not len(positions):
+            return []
+        located = self.order.locate(positions)
+        examples = self.examples(positions, located)
+        source, _, epoch, item = (column.tolist() for column in located)
         return [
             Sample(
-                position=int(position),
+                position=position,
                 source_index=source[i],
                 epoch=epoch[i],
                 item=item[i],
                 **self.group_names[source[i]]._asdict(),
-                example=self._tasks[source[i]].example(item[i], self._masks, int(position)),
+                example=examples.example(i),
             )
-            for i, position in enumerate(positions)
+            for i, position in enumerate(positions.tolist())
         ]
+
+    def examples(self, positions: NDArray[np.int64], located: Location) -> Examples:
+        """The examples of one or more positions, where `located` is what the order has there."""
+        texts = self._items.read(located.source, located.item)
+        numbers = self._objective_numbers[located.source]
+        parts = []
+        for number, objective in enumerate(self._objectives):
+            members = np.flatnonzero(numbers == number)
+            if len(members):
+                made = objective.corrupt_all(
+                    texts.at(members), self._first_sentinel_id, self._masks, positions[members]
+                )
+                parts.append((members, made))
+        return Examples.merged(parts)
 
     def num_tokens(self, positions: ArrayLike) -> NDArray[np.int64]:
         """Tokens of text, before corruption, of the samples at `positions` [positions], reading no text."""
