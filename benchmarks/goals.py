@@ -1,4 +1,4 @@
-"""The kernels' goals: which problem, at what size, has to reach what."""
+"""The goals: which kernel's problem, at what size, has to reach what, and how fast samples are to be read."""
 
 from __future__ import annotations
 
@@ -90,6 +90,25 @@ TINY = Sizes(
     matrix_size=16,
 )
 """To try the script out."""
+
+
+@dataclass(frozen=True)
+class DataGoals:
+    """What benchmarks/data.py asks for."""
+
+    samples_per_second: int = 20_000
+    """Of 512 tokens, on one core."""
+    times_collator: float = 3.0
+    """As fast as the fastest NumPy collator."""
+    times_megatron: float = 40.0
+    """As fast as megatron-core's T5 dataset."""
+    consumed_samples_per_second: int = 1000
+    """By a simulated GPU."""
+    share_waited: float = 0.01
+    """Of its time."""
+
+
+DATA = DataGoals()
 
 
 def contests(device: torch.device, sizes: Sizes) -> Iterator[Contest]:

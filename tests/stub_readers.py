@@ -7,19 +7,17 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from deltalm_ds.data.batches import GlobalBatch, StepBatches
 from deltalm_ds.errors import UserError
 
 
-def empty_step(batch: GlobalBatch, num_source_tokens: int = 0) -> StepBatches:
-    return StepBatches(batch.step, batch.first_position, batch.end_position, [], num_source_tokens, 0)
+def empty_step(batch: GlobalBatch) -> StepBatches:
+    return StepBatches(batch.step, batch.first_position, batch.end_position, [], 0, 0)
 
 
 @dataclass
 class SlowReader:
-    """Leaves a file named by its process before it reads, which takes `seconds`; counts torch's threads."""
+    """Leaves a file named by its process before it reads, which takes `seconds`."""
 
     folder: Path
     seconds: float
@@ -27,7 +25,7 @@ class SlowReader:
     def read(self, batch: GlobalBatch) -> StepBatches:
         (self.folder / str(os.getpid())).touch()
         time.sleep(self.seconds)
-        return empty_step(batch, num_source_tokens=torch.get_num_threads())
+        return empty_step(batch)
 
 
 @dataclass

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Generic, TypeAlias, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from deltalm_ds.data.examples import Example, Examples
 from deltalm_ds.data.masked import MaskedExample
-from deltalm_ds.data.objectives import Example
 from deltalm_ds.data.samples import Sample, SampleReader
 from deltalm_ds.errors import UserError
 from deltalm_ds.text.vocabulary import Vocabulary
@@ -183,12 +183,8 @@ class StepReader:
         """What this rank runs of a global batch."""
         positions = np.arange(batch.first_position, batch.end_position)
         num_places = self.world_size * self.num_micro_batches
-        shares = [
-            self.reader.samples(positions[place::num_places])
-            for place in range(self.rank, num_places, self.world_size)
-        ]
-        pack = pack_masked if self.reader.trains_encoder else pack_samples
-        micro_batches = [pack(share) for share in shares]
+        shares = [positions[place::num_places] for place in range(self.rank, num_places, self.world_size)]
+        micro_batches = self._packed(shares)
         with_samples = [micro_batch for micro_batch in micro_batches if micro_batch.num_target_tokens]
         return StepBatches(
             step=batch.step,
@@ -199,28 +195,59 @@ class StepReader:
             num_target_tokens=sum(micro_batch.num_target_tokens for micro_batch in with_samples),
         )
 
+    def _packed(self, shares: Sequence[NDArray[np.int64]]) -> Sequence[MicroBatch[NDArray]]:
+        """The samples at some positions, share by share; made at once, which takes less time."""
+        if self.reader.trains_encoder:
+            return [pack_masked(self.reader.samples(share)) for share in shares]
+        positions = np.concatenate(shares)
+        if not len(positions):
+            return [_without_samples() for _ in shares]
+        located = self.reader.order.locate(positions)
+        examples = self.reader.examples(positions, located)
+        return _pack(positions, located.source, examples, [len(share) for share in shares])
+
 
 def pack_samples(samples: Sequence[Sample]) -> PackedBatch[NDArray]:
     """One micro-batch of some samples, in their order; those without labels are left out."""
-    samples = [sample for sample in samples if len(sample.example.labels)]
     if not samples:
         return _without_samples()
-    examples = [_checked(sample.example, Example) for sample in samples]
-    source, source_ends, max_source = _joined([example.source for example in examples])
-    decoder_input, target_ends, max_target = _joined([example.decoder_input for example in examples])
-    labels, _, _ = _joined([example.labels for example in examples])
-    return PackedBatch(
-        source_tokens=source,
-        source_cumulative_lengths=source_ends,
-        max_source_length=max_source,
-        decoder_input=decoder_input,
-        labels=labels,
-        target_cumulative_lengths=target_ends,
-        max_target_length=max_target,
-        sample_ids=np.array([sample.position for sample in samples], dtype=np.int64),
-        groups=np.array([sample.source_index for sample in samples], dtype=np.int64),
-        num_target_tokens=len(labels),
-    )
+    positions = np.array([sample.position for sample in samples], dtype=np.int64)
+    groups = np.array([sample.source_index for sample in samples], dtype=np.int64)
+    examples = Examples.of([_checked(sample.example, Example) for sample in samples])
+    return _pack(positions, groups, examples, [len(samples)])[0]
+
+
+def _pack(
+    positions: NDArray[np.int64], groups: NDArray[np.int64], examples: Examples, sizes: Sequence[int]
+) -> list[PackedBatch[NDArray]]:
+    """Micro-batches of these sizes, as `pack_samples` makes one; `groups` are the samples' sources."""
+    bounds = _ends(sizes)
+    has_labels = examples.target_lengths > 0
+    if not has_labels.all():
+        bounds = _ends(has_labels)[bounds]
+        positions, groups, examples = positions[has_labels], groups[has_labels], examples.at(has_labels)
+    source_ends, target_ends = _ends(examples.source_lengths), _ends(examples.target_lengths)
+
+    def part(start: int, end: int) -> PackedBatch[NDArray]:
+        if start == end:
+            return _without_samples()
+        sources, targets = source_ends[start : end + 1], target_ends[start : end + 1]
+        num_source, num_target = int(sources[-1] - sources[0]), int(targets[-1] - targets[0])
+        source_tokens, decoder_input, labels = examples.joined(start, end, num_source, num_target)
+        return PackedBatch(
+            source_tokens=source_tokens,
+            source_cumulative_lengths=(sources - sources[0]).astype(np.int32),
+            max_source_length=int(examples.source_lengths[start:end].max()),
+            decoder_input=decoder_input,
+            labels=labels,
+            target_cumulative_lengths=(targets - targets[0]).astype(np.int32),
+            max_target_length=int(examples.target_lengths[start:end].max()),
+            sample_ids=positions[start:end],
+            groups=groups[start:end],
+            num_target_tokens=num_target,
+        )
+
+    return [part(start, end) for start, end in itertools.pairwise(bounds.tolist())]
 
 
 def _without_samples() -> PackedBatch[NDArray]:
@@ -285,3 +312,8 @@ def pack_masked(samples: Sequence[Sample]) -> MaskedBatch[NDArray]:
 def _checked(example: Example | MaskedExample, kind: type[ExampleT]) -> ExampleT:
     assert isinstance(example, kind), "samples of an encoder and of an encoder with a decoder do not mix"
     return example
+
+
+def _ends(lengths: ArrayLike) -> NDArray[np.int64]:
+    """Where pieces of these lengths begin and end, one after the other, [pieces + 1]."""
+    return np.concatenate([[0], np.cumsum(lengths)])

@@ -75,6 +75,10 @@ class IndexedDataset:
             if self.num_tokens
             else np.empty(0, self.dtype)
         )
+        self.dtype_code = _DTYPE_CODES[self.dtype]
+        """The format's number of the tokens' dtype."""
+        self.tokens_address, self.pointers_address = self._tokens.ctypes.data, self._pointers.ctypes.data
+        """Where the tokens, and the byte offsets of sequences, lie in this process's memory."""
         self._check_ends()
 
     def __len__(self) -> int:

@@ -6,33 +6,29 @@ import atexit
 import contextlib
 import dataclasses
 import multiprocessing
-import os
+import queue
 import signal
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator
+from itertools import cycle
 from multiprocessing import resource_tracker
-from typing import Any, Protocol
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from deltalm_ds.data.batches import GlobalBatch, MicroBatch, StepBatches
+from deltalm_ds.data.workers import Failure, Made, Reader, work
 from deltalm_ds.errors import UserError
 
 STEPS_AHEAD = 2
-"""Steps that every worker makes in advance."""
+"""Steps that every worker makes in advance, and that are kept here on top of these."""
 
 _MAIN_PROCESS_SIGNALS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
-
-
-class Reader(Protocol):
-    """What makes a step's batches; `deltalm_ds.data.batches.StepReader` is one. Workers get a copy each."""
-
-    def read(self, batch: GlobalBatch) -> StepBatches:
-        """What this rank runs of a global batch."""
 
 
 class StepLoader:
@@ -40,38 +36,20 @@ class StepLoader:
 
     The number of workers changes nothing but the time: each step is made whole, by one of them, from its
     range of positions alone. They end with this process however it ends, and leave every signal to it.
-    A UserError in a worker is raised here as it is, other exceptions with the worker's traceback.
+    A UserError in a worker is raised here as it is, another exception as a RuntimeError with the worker's
+    traceback.
 
     Args:
         reader: makes the batches; with workers, it and its class must be importable and picklable.
-        batches: the steps to come.
+        batches: the steps to come; with workers, asked for by a thread.
         num_workers: processes to start; with 0 the batches are made in this one, when they are asked for.
     """
 
     def __init__(self, reader: Reader, batches: Iterable[GlobalBatch], num_workers: int) -> None:
         self.waited_seconds = 0.0
         """Time that was spent in waiting for batches so far."""
-        others = multiprocessing.active_children()
-        with _signals_left_to_this_process():
-            self._steps: Any = iter(
-                DataLoader(
-                    _Steps(reader),
-                    batch_size=None,
-                    sampler=batches,
-                    num_workers=num_workers,
-                    prefetch_factor=STEPS_AHEAD if num_workers else None,
-                    collate_fn=_as_it_is,
-                    worker_init_fn=_start_worker,
-                    # spawn: a fork would copy a process that has threads (gloo's, NCCL's, OpenMP's) holding
-                    # locks, and a CUDA context that no child may touch. A spawned worker has nothing but the
-                    # reader, and maps the corpus from its path.
-                    multiprocessing_context="spawn" if num_workers else None,
-                    # Its own generator: torch would draw the workers' seeds from the global one and so
-                    # change every later draw.
-                    generator=torch.Generator(),
-                )
-            )
-        self._workers = [child for child in multiprocessing.active_children() if child not in others]
+        self._reader, self._batches = reader, iter(batches)
+        self._workers = _Workers(reader, self._batches, num_workers) if num_workers else None
         # For an exit without close(). It runs before multiprocessing's own exit handler, which would ask the
         # workers to end by SIGTERM and wait for ever, as they leave that signal to this process.
         atexit.register(self.close)
@@ -82,12 +60,11 @@ class StepLoader:
     def __next__(self) -> StepBatches:
         start = time.perf_counter()
         try:
-            made = next(self._steps)
+            if self._workers is not None:
+                return self._workers.next_step()
+            return self._reader.read(next(self._batches))
         finally:
             self.waited_seconds += time.perf_counter() - start
-        if isinstance(made, UserError):
-            raise made
-        return made
 
     def __enter__(self) -> StepLoader:
         return self
@@ -98,23 +75,105 @@ class StepLoader:
     def close(self) -> None:
         """End the workers. No step can be asked for afterwards."""
         atexit.unregister(self.close)
-        if self._workers:
-            # Not by dropping the iterator, which the frames of an exception on its way may hold.
-            self._steps._shutdown_workers()
-            for worker in self._workers:  # those that read for longer than torch waits
-                worker.kill()
-        self._workers, self._steps = [], iter(())
+        if self._workers is not None:
+            self._workers.end()
+        self._workers, self._batches = None, iter(())
 
 
-class _Steps(Dataset[StepBatches | UserError]):
-    def __init__(self, reader: Reader) -> None:
-        self._reader = reader
+@dataclasses.dataclass(frozen=True)
+class _End:
+    """No step comes after it, but this error if there is one."""
 
-    def __getitem__(self, batch: GlobalBatch) -> StepBatches | UserError:
+    error: Exception | None
+
+
+class _Workers:
+    """Processes that take turns at reading steps, and a thread that receives these ahead of time."""
+
+    def __init__(self, reader: Reader, batches: Iterator[GlobalBatch], num_workers: int) -> None:
+        self._batches = batches
+        self._received: queue.Queue[Made | _End] = queue.Queue(STEPS_AHEAD)
+        self._end: _End | None = None
+        self._processes: list[SpawnProcess] = []
+        self._connections: list[Connection] = []
+        self._thread = threading.Thread(target=self._receive, daemon=True)
         try:
-            return self._reader.read(batch)
-        except UserError as error:
-            return error  # as a value: torch would add the worker's traceback to the one line
+            with _signals_left_to_this_process():
+                for _ in range(num_workers):
+                    self._start_worker(reader)
+                self._thread.start()
+        except BaseException:
+            self.end()
+            raise
+
+    def next_step(self) -> StepBatches:
+        """Raises StopIteration after the last one."""
+        made = self._end or self._received.get()
+        if isinstance(made, StepBatches):
+            return made
+        if isinstance(made, UserError):
+            raise made
+        if isinstance(made, Failure):
+            raise RuntimeError(f"a loader worker failed:\n{made.traceback}")
+        self._end = made
+        raise made.error or StopIteration
+
+    def end(self) -> None:
+        """Whatever the workers are doing: they hold nothing that could be lost."""
+        for process in self._processes:
+            process.kill()
+        while self._thread.is_alive():  # until it sees their ends, for which it may need room
+            with contextlib.suppress(queue.Empty):
+                self._received.get(timeout=0.01)
+        for process, connection in zip(self._processes, self._connections, strict=True):
+            process.join()
+            process.close()
+            connection.close()
+
+    def _start_worker(self, reader: Reader) -> None:
+        # spawn: a fork would copy a process that has threads (gloo's, NCCL's, OpenMP's) holding locks, and a
+        # CUDA context that no child may touch. A spawned worker has nothing but the reader, and maps the
+        # corpus from its path.
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        with theirs:  # closed here, so that its end is seen when the worker ends
+            process = context.Process(target=work, args=(reader, theirs), daemon=True)
+            process.start()
+        self._processes.append(process)
+        self._connections.append(ours)
+
+    def _receive(self) -> None:
+        """The thread. Steps come through pipes, not as tensors in /dev/shm, which containers keep small."""
+        error: Exception | None
+        try:
+            error = self._receive_all()
+        except (EOFError, ConnectionError):
+            error = RuntimeError("a loader worker ended before its time; what it printed may say why")
+        except Exception as unexpected:  # an end of the thread without a word would be waited for
+            error = unexpected
+        self._received.put(_End(error))
+
+    def _receive_all(self) -> Exception | None:
+        """Ask for every step and receive it; returns what stopped the batches, if not their end."""
+        asked: deque[Connection] = deque()
+        for connection in cycle(self._connections):
+            try:
+                batch = next(self._batches, None)
+            except Exception as error:
+                self._receive_from(asked)
+                return error
+            if batch is None:
+                break
+            connection.send(batch)
+            asked.append(connection)
+            if len(asked) == STEPS_AHEAD * len(self._connections):
+                self._received.put(asked.popleft().recv())
+        self._receive_from(asked)
+        return None
+
+    def _receive_from(self, asked: Iterable[Connection]) -> None:
+        for connection in asked:
+            self._received.put(connection.recv())
 
 
 def to_tensors(batch: MicroBatch[np.ndarray], device: torch.device) -> MicroBatch[Tensor]:
@@ -133,10 +192,6 @@ def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
-def _as_it_is(made: Any) -> Any:
-    return made  # NumPy arrays, sent through a pipe: tensors would fill /dev/shm, which containers keep small
-
-
 @contextlib.contextmanager
 def _signals_left_to_this_process() -> Iterator[None]:
     """Processes started in the block never see signals meant for the run: they inherit this mask for life.
@@ -150,17 +205,3 @@ def _signals_left_to_this_process() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _start_worker(_number: int) -> None:
-    # torch's own watchdog looks at the parent only between steps.
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    # Not by waiting for its sentinel: a pipe, which any fork of the parent may hold open after it.
-    while os.getppid() == parent.pid:
-        time.sleep(1.0)
-    os._exit(1)

@@ -24,23 +24,15 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from deltalm_ds.data.examples import Example, Examples, Texts
+from deltalm_ds.data.native import functions as native
+from deltalm_ds.data.native.library import library
 from deltalm_ds.errors import UserError
 from deltalm_ds.text.vocabulary import Vocabulary
 
 CorruptionForm = Literal["group", "t5"]
 MaskKey = tuple[int, int]
 """Two 64-bit numbers that name a sample's masks: a key of the stream, and the sample's number within it."""
-
-
-class Example(NamedTuple):
-    """What a model is trained on; int32 each."""
-
-    source: NDArray[np.int32]
-    """[source] tokens that the encoder reads."""
-    decoder_input: NDArray[np.int32]
-    """[target] tokens that the decoder reads."""
-    labels: NDArray[np.int32]
-    """[target] tokens that it is to predict."""
 
 
 class Lengths(NamedTuple):
@@ -173,6 +165,31 @@ class SpanCorruption:
         in_target[starts], in_target[-1] = True, ends_text
         return self._example(source[in_source], target[in_target])
 
+    def corrupt_all(
+        self, texts: Texts, first_sentinel_id: int, stream: int, numbers: NDArray[np.integer]
+    ) -> Examples:
+        """What `corrupt` makes of one or more texts, the masks of each named by (stream, its number)."""
+        if library() is None:
+            keys = [(stream, int(number)) for number in numbers]
+            return Examples.of(
+                [self.corrupt(texts.text(i), first_sentinel_id, key) for i, key in enumerate(keys)]
+            )
+        num_bits = int(texts.lengths.max()).bit_length()
+        counts = Lengths(*_table_of_lengths(self, num_bits)[:, texts.lengths])
+        target_lengths = counts.decoder + (counts.spans > 0)  # decoder input and labels overlap
+        source_starts = np.cumsum(counts.source) - counts.source
+        target_starts = np.cumsum(target_lengths) - target_lengths
+        num_source = int(counts.source.sum())
+        tokens = native.corrupt(
+            texts.tokens,
+            (*texts[1:], counts.noise, counts.spans, numbers),
+            *(stream, first_sentinel_id, self.form == "t5"),
+            *(num_source, int(target_lengths.sum())),
+        )
+        target_starts += num_source + native.TOKENS_BEYOND
+        places = (source_starts, counts.source, target_starts, target_starts + 1, counts.decoder)
+        return Examples(tokens, np.stack(places))
+
     def _example(self, source: NDArray[np.int32], target: NDArray[np.int32]) -> Example:
         if self.form == "group":
             return Example(source, target[:-1], target[1:])
@@ -215,6 +232,12 @@ def check_counts(
             f"{what} gives targets of {counts.decoder} tokens, above max_target_length {max_target_length}: "
             "lower max_source_length or the density, or raise max_target_length"
         )
+
+
+@functools.lru_cache(maxsize=64)
+def _table_of_lengths(objective: SpanCorruption, num_bits: int) -> NDArray[np.int64]:
+    """`Lengths` of texts of 0 .. 2^num_bits - 1 tokens, [counts, tokens]."""
+    return np.stack(objective.lengths(np.arange(1 << num_bits)))
 
 
 @functools.lru_cache(maxsize=1 << 14)

@@ -4,8 +4,8 @@ Positions come in blocks of BLOCK_SIZE. A block has the same quota of every sour
 source after the other and then permuted, by a permutation of the block's own. So the samples of a source are
 numbered by arithmetic: slot j of its q slots in block b is draw b · q + j. Where the mixture changes, at the
 border of a block, a phase with other quotas begins, and the numbers go on from those of the phases before it.
-Draw k of a source of n items is the item π(k mod n) of epoch k div n, π being a keyed permutation of that source
-and epoch. Nothing is stored, and nothing depends on ranks, workers or where a run was resumed.
+Draw k of a source of n items is the item π(k mod n) of epoch k div n, π being a keyed permutation of that
+source and epoch. Nothing is stored, and nothing depends on ranks, workers or where a run was resumed.
 
 Draws are in ascending order from block to block, and in random order within one: a source that is seen many
 times in a block has the epochs of that block mixed.

@@ -24,6 +24,9 @@ import json
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from deltalm_ds.data.native import functions as native
+from deltalm_ds.data.native.library import library
+
 LARGEST_SIZE = 1 << 62
 NUM_ROUNDS = 24
 
@@ -42,8 +45,8 @@ def numbered_key(key: ArrayLike, number: ArrayLike) -> NDArray[np.uint64]:
 
     Args: two broadcastable arrays of non-negative integers below 2**64. Returns their common shape.
     """
-    with np.errstate(over="ignore"):  # numbers, unlike arrays, warn when they wrap around
-        return np.asarray(_mix(_words(key) + _mix(_words(number) + _ROUND_STEPS[0])))
+    combine = _numbered_keys if library() is None else native.numbered_keys
+    return np.asarray(combine(_words(key), _words(number)))
 
 
 def keyed_permutation(index: ArrayLike, size: ArrayLike, key: ArrayLike) -> NDArray[np.int64]:
@@ -60,24 +63,34 @@ def keyed_permutation(index: ArrayLike, size: ArrayLike, key: ArrayLike) -> NDAr
     Returns: int64 of the common shape, 0 ≤ result < size.
     Raises: ValueError if an index or a size is out of range.
     """
-    indices, sizes = np.asarray(index, dtype=np.int64), np.asarray(size, dtype=np.int64)
-    if np.any(sizes < 1) or np.any(sizes > LARGEST_SIZE):
-        raise ValueError("the size of a permutation must lie in 1..2**62")
-    if np.any(indices < 0) or np.any(indices >= sizes):
-        raise ValueError("an index lies outside range(size)")
-    indices, sizes, keys = np.broadcast_arrays(indices, sizes, _words(key))
-    shape = indices.shape
-    flat_sizes, flat_keys = sizes.ravel().astype(np.uint64), keys.ravel()
-    left_size = 2 * np.ceil(np.sqrt(flat_sizes.astype(np.float64)) / 2).astype(np.uint64)
-    right_size = (flat_sizes + left_size - np.uint64(1)) // left_size
-    result = _feistel(indices.ravel().astype(np.uint64), left_size, right_size, flat_keys)
-    outside = np.flatnonzero(result >= flat_sizes)
+    permute = _permute if library() is None else native.permute
+    images = permute(np.asarray(index, dtype=np.int64), np.asarray(size, dtype=np.int64), _words(key))
+    if images is None:
+        raise ValueError("the size of a permutation must lie in 1..2**62 and an index in range(size)")
+    return images
+
+
+def _numbered_keys(key: NDArray[np.uint64], number: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    with np.errstate(over="ignore"):  # numbers, unlike arrays, warn when they wrap around
+        return _mix(key + _mix(number + _ROUND_STEPS[0]))
+
+
+def _permute(
+    index: NDArray[np.int64], size: NDArray[np.int64], key: NDArray[np.uint64]
+) -> NDArray[np.int64] | None:
+    """`keyed_permutation` of arrays that broadcast; None if an index or a size is out of range."""
+    if np.any((size < 1) | (size > LARGEST_SIZE) | (index < 0) | (index >= size)):
+        return None
+    index, size, key = np.broadcast_arrays(index, size, key)
+    keys, sizes = key.ravel(), size.ravel().astype(np.uint64)
+    left_size = 2 * np.ceil(np.sqrt(sizes.astype(np.float64)) / 2).astype(np.uint64)
+    right_size = (sizes + left_size - np.uint64(1)) // left_size
+    result = _feistel(index.ravel().astype(np.uint64), left_size, right_size, keys)
+    outside = np.flatnonzero(result >= sizes)
     while outside.size:
-        result[outside] = _feistel(
-            result[outside], left_size[outside], right_size[outside], flat_keys[outside]
-        )
-        outside = outside[result[outside] >= flat_sizes[outside]]
-    return result.astype(np.int64).reshape(shape)
+        result[outside] = _feistel(result[outside], left_size[outside], right_size[outside], keys[outside])
+        outside = outside[result[outside] >= sizes[outside]]
+    return result.astype(np.int64).reshape(index.shape)
 
 
 def _feistel(

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from deltalm_ds.data.corpus import Corpus, Source
+from deltalm_ds.data.corrupted import CorruptedItems
+from deltalm_ds.data.examples import Example, Examples
 from deltalm_ds.data.masked import MaskedExample, TokenMasking
-from deltalm_ds.data.objectives import CorruptionForm, Example, SpanCorruption
-from deltalm_ds.data.order import SampleOrder
+from deltalm_ds.data.objectives import CorruptionForm, SpanCorruption
+from deltalm_ds.data.order import Location, SampleOrder
 from deltalm_ds.data.permutation import stream_key
 from deltalm_ds.data.schedule import Change, Mixture, RunLength, parse_change, parse_weight, plan_phases
 from deltalm_ds.data.tasks import OF_AN_ENCODER, MonolingualObjective, PairObjective, build_task
+from deltalm_ds.data.windows import Windows
 from deltalm_ds.errors import UserError
 
 RULES_VERSION = 1
 """To be raised whenever equal data and settings come to give other samples."""
 
 SHORTEST_SOURCE = 16
+
+ExampleT = TypeVar("ExampleT", Example, MaskedExample)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,16 +169,20 @@ class _Task:
         is_monolingual = source.kind == "monolingual"
         objective = settings.monolingual_objective if is_monolingual else settings.pair_objective
         self.source = source
+        self.corruption = settings.monolingual_corruption if is_monolingual else settings.pair_corruption
         self.group = GroupName(objective.replace("-", "_"), source.name)
         self.windows, self._make_example = build_task(
             objective,
             source.dataset,
             corpus.vocabulary,
-            corruption=settings.monolingual_corruption if is_monolingual else settings.pair_corruption,
+            corruption=self.corruption,
             masking=settings.masking,
             max_source_length=settings.max_source_length,
             max_target_length=settings.max_target_length,
         )
+        is_corrupted = objective in ("span-corruption", "translation-span-corruption")
+        self.read_together = self.windows if is_corrupted and isinstance(self.windows, Windows) else None
+        """The items if they are read and corrupted many at once."""
 
     def example(self, item: int, stream: int, number: int) -> Example | MaskedExample:
         """An item corrupted by the masks that `stream` and `number` name."""
@@ -213,6 +222,13 @@ class SampleReader:
         self.group_names = [task.group for task in self._tasks]
         """Objective and language of each source, which `Sample.source_index` numbers."""
         self._masks = stream_key("masks", seed)
+        corrupted = [
+            (task.read_together, task.corruption) for task in self._tasks if task.read_together is not None
+        ]
+        self._corrupted = CorruptedItems(corrupted, corpus.vocabulary.first_sentinel_id)
+        # The number of each source among those, and -1 for one that has another objective.
+        is_corrupted = np.array([task.read_together is not None for task in self._tasks])
+        self._among_corrupted = np.where(is_corrupted, np.cumsum(is_corrupted) - 1, -1)
         self._corpus, self._settings, self._seed = corpus, settings, seed
 
     def sample(self, position: int) -> Sample:
@@ -221,18 +237,57 @@ class SampleReader:
 
     def samples(self, positions: Sequence[int] | NDArray[np.int64]) -> list[Sample]:
         """The samples at some global positions; UserError with file and offset of an impossible token id."""
-        source, _, epoch, item = (column.tolist() for column in self.order.locate(positions))
+        positions = np.asarray(positions, dtype=np.int64)
+        if not len(positions):
+            return []
+        located = self.order.locate(positions)
+        made: list[Example] | list[MaskedExample]
+        if self.trains_encoder:
+            made = [self._single(*at, MaskedExample) for at in self._places(positions, located)]
+        else:
+            examples = self.examples(positions, located)
+            made = [examples.example(number) for number in range(len(positions))]
+        source, _, epoch, item = (column.tolist() for column in located)
         return [
             Sample(
-                position=int(position),
+                position=position,
                 source_index=source[i],
                 epoch=epoch[i],
                 item=item[i],
                 **self.group_names[source[i]]._asdict(),
-                example=self._tasks[source[i]].example(item[i], self._masks, int(position)),
+                example=made[i],
             )
-            for i, position in enumerate(positions)
+            for i, position in enumerate(positions.tolist())
         ]
+
+    def examples(self, positions: NDArray[np.int64], located: Location) -> Examples:
+        """The examples of one or more positions, where `located` is what the order has there.
+
+        Not for an encoder alone.
+        """
+        among = self._among_corrupted[located.source]
+        together, singly = np.flatnonzero(among >= 0), np.flatnonzero(among < 0)
+        parts = []
+        if len(together):
+            made = self._corrupted.examples(
+                among[together], located.item[together], self._masks, positions[together]
+            )
+            parts.append((together, made))
+        if len(singly):
+            there = Location(*(column[singly] for column in located))
+            places = self._places(positions[singly], there)
+            parts.append((singly, Examples.of([self._single(*at, Example) for at in places])))
+        return Examples.merged(parts)
+
+    @staticmethod
+    def _places(positions: NDArray[np.int64], located: Location) -> Iterator[tuple[int, int, int]]:
+        """Position, source and item of every place."""
+        return zip(positions.tolist(), located.source.tolist(), located.item.tolist(), strict=True)
+
+    def _single(self, position: int, source: int, item: int, kind: type[ExampleT]) -> ExampleT:
+        example = self._tasks[source].example(item, self._masks, position)
+        assert isinstance(example, kind)
+        return example
 
     def num_tokens(self, positions: ArrayLike) -> NDArray[np.int64]:
         """Tokens of text, before corruption, of the samples at `positions` [positions], reading no text."""

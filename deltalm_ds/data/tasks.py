@@ -12,7 +12,7 @@ from deltalm_ds.data.objectives import Example, SpanCorruption, check_objective
 from deltalm_ds.data.one_side import OneSideCorruption
 from deltalm_ds.data.pair_items import SinglePairs, cut_each, cut_together
 from deltalm_ds.data.translation import translation
-from deltalm_ds.data.windows import MonolingualWindows, PairWindows, Windows
+from deltalm_ds.data.windows import Items, MonolingualWindows, PairWindows
 from deltalm_ds.text.vocabulary import Vocabulary
 
 MonolingualObjective = Literal["span-corruption", "mlm"]
@@ -34,7 +34,7 @@ def build_task(
     masking: TokenMasking,
     max_source_length: int,
     max_target_length: int,
-) -> tuple[Windows, MakeExample]:
+) -> tuple[Items, MakeExample]:
     """The items of a dataset for an objective, and what makes an example of one; both can be pickled.
 
     UserError where the objective needs more sentinels, or longer targets, than there are.

@@ -6,6 +6,7 @@ in rows: row r holds all pairs whose first token lies in [r · length, (r + 1) �
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 import numpy as np
@@ -18,7 +19,7 @@ SMALLEST_PAIR = 5
 """Tokens of the shortest pair with text on both sides: `<s> a </s> b </s>`."""
 
 
-class Windows(Protocol):
+class Items(Protocol):
     """A source as items."""
 
     num_items: int
@@ -30,7 +31,27 @@ class Windows(Protocol):
         """How many tokens those items [items] have, without reading them."""
 
 
-class MonolingualWindows:
+class Windows(ABC):
+    """Items that can be read many at once, by `deltalm_ds.data.items.ItemReader`."""
+
+    num_items: int
+    longest: int
+    """The most tokens of an item."""
+
+    @abstractmethod
+    def tokens(self, item: int) -> NDArray[np.int32]:
+        """The token ids [tokens] of one item, 0 ≤ item < num_items."""
+
+    @abstractmethod
+    def num_tokens(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
+        """How many tokens those items [items] have, without reading them."""
+
+    @abstractmethod
+    def members(self) -> tuple[int, ...]:
+        """The source as struct source of native/items.c, as long as this lives."""
+
+
+class MonolingualWindows(Windows):
     """Item k is the tokens [k · length, (k + 1) · length) of the stream, or what there is of them.
 
     Args:
@@ -41,7 +62,7 @@ class MonolingualWindows:
 
     def __init__(self, dataset: IndexedDataset, length: int, num_rows: int) -> None:
         self._dataset, self._length, self._num_rows = dataset, length, num_rows
-        self.num_items = -(-dataset.num_tokens // length)
+        self.num_items, self.longest = -(-dataset.num_tokens // length), length
 
     def tokens(self, item: int) -> NDArray[np.int32]:
         """The token ids [tokens] of one window."""
@@ -54,8 +75,12 @@ class MonolingualWindows:
         """How many tokens those windows [items] have."""
         return np.minimum(self._length, self._dataset.num_tokens - items * self._length)
 
+    def members(self) -> tuple[int, ...]:
+        """As `Windows` says."""
+        return _members(self._dataset, self._length, 0, self._num_rows)
 
-class PairWindows:
+
+class PairWindows(Windows):
     """Item r is row r: whole pairs, one after the other, `<s> source </s> target </s> <s> source …`.
 
     A row can be empty (a longer pair began before it). As all of its pairs but the last end within `length`
@@ -80,7 +105,7 @@ class PairWindows:
             raise ValueError(f"a capacity of {capacity} tokens is too small for rows of {length}")
         self._dataset, self._length, self._capacity = dataset, length, capacity
         self._num_rows = num_rows
-        self.num_items = -(-dataset.num_tokens // length)
+        self.num_items, self.longest = -(-dataset.num_tokens // length), capacity
 
     def tokens(self, item: int) -> NDArray[np.int32]:
         """The token ids [tokens] of one row."""
@@ -93,6 +118,10 @@ class PairWindows:
     def num_tokens(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
         """How many tokens those rows [items] have."""
         return np.array([self._num_tokens(int(item)) for item in items], dtype=np.int64)
+
+    def members(self) -> tuple[int, ...]:
+        """As `Windows` says."""
+        return _members(self._dataset, self._length, self._capacity, self._num_rows)
 
     def _num_tokens(self, item: int) -> int:
         _, start, last, stop = self._row(item)
@@ -132,6 +161,13 @@ class PairWindows:
             *((middle, middle + kept_target), (stop - 1, stop)),
         )
         return [read_tokens(self._dataset, *bounds, self._num_rows) for bounds in pieces]
+
+
+def _members(dataset: IndexedDataset, length: int, capacity: int, num_rows: int) -> tuple[int, ...]:
+    return (
+        *(dataset.tokens_address, dataset.dtype_code, dataset.num_tokens, num_rows, length, capacity),
+        *(dataset.pointers_address, dataset.num_sequences, dataset.dtype.itemsize),
+    )
 
 
 def read_tokens(dataset: IndexedDataset, start: int, stop: int, num_rows: int) -> NDArray[np.int32]:

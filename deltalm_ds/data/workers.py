@@ -1,0 +1,62 @@
+"""What a loader's worker process does. It needs no torch, so that it starts soon and stays small."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Protocol
+
+from deltalm_ds.data.batches import GlobalBatch, StepBatches
+from deltalm_ds.errors import UserError
+
+
+class Reader(Protocol):
+    """What makes a step's batches; `deltalm_ds.data.batches.StepReader` is one. Workers get a copy each."""
+
+    def read(self, batch: GlobalBatch) -> StepBatches:
+        """What this rank runs of a global batch."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An exception in a worker."""
+
+    traceback: str
+    """As Python prints it."""
+
+
+Made = StepBatches | UserError | Failure
+"""What a worker answers."""
+
+
+def work(reader: Reader, connection: Connection) -> None:
+    """Answer every GlobalBatch that comes through `connection`, until its other end is closed."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with contextlib.suppress(EOFError, ConnectionError):
+        while True:
+            connection.send(_read(reader, connection.recv()))
+
+
+def _read(reader: Reader, batch: GlobalBatch) -> Made:
+    try:
+        return reader.read(batch)
+    except UserError as error:
+        return error
+    except Exception:
+        return Failure(traceback.format_exc())
+
+
+def _end_with_parent() -> None:
+    """In the midst of a step the connection is not looked at."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    # Not by waiting for its sentinel: a pipe, which any fork of the parent may hold open after it.
+    while os.getppid() == parent.pid:
+        time.sleep(1.0)
+    os._exit(1)
