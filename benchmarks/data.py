@@ -70,7 +70,7 @@ def our_turn(corpus: Corpus, settings: DataSettings) -> Turn:
 
 def collator_turns(corpus: Corpus) -> dict[str, Turn]:
     """Batches of 32 windows of the stream in random order, by each of the collator's ways."""
-    objective = DataSettings(corruption_form="t5").monolingual_objective
+    objective = DataSettings(corruption_form="t5").monolingual_corruption
     num_tokens = objective.window_length(LENGTH)
     collator = Collator(num_tokens, objective, corpus.vocabulary.first_sentinel_id)
     dataset = corpus.sources("train")[0].dataset
