@@ -96,6 +96,7 @@ setup(
     python_requires=">=3.10",
     packages=find_packages(include=["deltalm_ds", "deltalm_ds.*"]),
     package_data={
+        "deltalm_ds": ["recipes/*.yaml"],
         "deltalm_ds.data.native": ["*.c", "*.h"],
         "deltalm_ds.demo": ["phrases/*.json", "paragraphs/*.txt"],
         "deltalm_ds.ops.cuda": ["measured.json"],

@@ -38,6 +38,11 @@ def describe_inputs(inputs: Sequence[Input], left_out: Sequence[StoredText]) -> 
     return "\n".join(lines)
 
 
+def describe_sources_without_files(sources: Sequence[str]) -> str:
+    """Which sources of a recipe have no files, in one line."""
+    return f"without files, and so left out, {len(sources)} of the recipe's sources: {', '.join(sources)}"
+
+
 def _understanding(entry: Input) -> str:
     what = entry.name if entry.languages else f"language by field {entry.language_field!r}"
     what += ", pairs, " if entry.is_pairs else ", "

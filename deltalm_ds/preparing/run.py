@@ -47,6 +47,7 @@ class _Understood:
     inputs: list[Input]
     left_out: list[StoredText]
     weights: dict[str, float]
+    without_files: list[str]
     parts: list[Part]
 
 
@@ -61,6 +62,8 @@ def prepare(settings: PrepareSettings, say: Say = print) -> Manifest:
         tell: Say = say if ranks.is_first else lambda _: None
         understood = ranks.from_first(lambda: _understand(settings))
         tell(report.describe_inputs(understood.inputs, understood.left_out))
+        if understood.without_files:
+            tell(report.describe_sources_without_files(understood.without_files))
         with worked_in(settings.output, ranks) as work:
             return _Preparation(settings, understood, work, ranks, workers, tell).run()
 
@@ -198,12 +201,14 @@ def _understand(settings: PrepareSettings) -> _Understood:
     others = [path for path in settings.inputs if path.suffix not in RECIPE_SUFFIXES]
     inputs, left_out = understand(others, options) if others else ([], [])
     weights: dict[str, float] = {}
+    without_files: set[str] = set()
     for path in recipes:
         recipe = read_recipe(path, settings.recipe_folder)
         if repeated := sorted(weights.keys() & recipe.weights):
             raise UserError(f"{path} has the source {repeated[0]} of another recipe: join the two")
         inputs, left_out = inputs + recipe.inputs, left_out + recipe.left_out
         weights |= recipe.weights
+        without_files.update(recipe.without_files)
     _check_output(settings.output)
     if settings.tokenizer is not None:
         Tokenizer(settings.tokenizer)
@@ -212,7 +217,9 @@ def _understand(settings: PrepareSettings) -> _Understood:
         for text in entry.files:
             if text.state()[0] == 0:
                 raise UserError(f"{text}: there is no text in it; leave it out or fill it")
-    return _Understood(inputs, left_out, weights, [part for entry in inputs for part in parts_of(entry)])
+    missing = sorted(without_files - {entry.name for entry in inputs})
+    parts = [part for entry in inputs for part in parts_of(entry)]
+    return _Understood(inputs, left_out, weights, missing, parts)
 
 
 def _check_output(output: Path) -> None:

@@ -82,7 +82,7 @@ def understand(paths: Sequence[Path], options: TextOptions) -> tuple[list[Input]
     texts: dict[StoredText, None] = {}
     left_out = []
     for text, found in _expand(paths):
-        if (found and _accompanies(text)) or (text.member and not _is_text(text)):
+        if (found and accompanies(text)) or (text.member and not _is_text(text)):
             left_out.append(text)
         else:
             texts.setdefault(text)
@@ -181,7 +181,8 @@ def _is_text(text: StoredText) -> bool:
     return suffix in (_TEXT_SUFFIX, *_JSON_SUFFIXES, *_PAIR_FORMATS) or is_language(suffix[1:])
 
 
-def _accompanies(text: StoredText) -> bool:
+def accompanies(text: StoredText) -> bool:
+    """Whether a name says that it is no text to train on: a read-me file, a licence, a test set."""
     return text.plain_name.lower().startswith(_ACCOMPANYING) or not _TEST_WORDS.isdisjoint(_words(text))
 
 
