@@ -57,8 +57,8 @@ _MAY_DIFFER = (
     *("preset", "layer_norm", "embedding_layer_norm", "data_settings", "monitoring"),
 )
 
-VERIFIED_BYTES = 1 << 30
-"""Data up to this size are hashed at every start, a second's work; `corpus --verify` hashes any size."""
+VERIFIED_BYTES = 1 << 28
+"""Data up to this size are hashed at every start, half a second's work; `corpus --verify` hashes any size."""
 
 _TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
