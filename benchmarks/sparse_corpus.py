@@ -9,7 +9,7 @@ import numpy as np
 
 from deltalm_ds.data.indexed_files import IndexedFiles
 from deltalm_ds.data.manifest import Manifest, SourceEntry, TokenizerEntry
-from deltalm_ds.files import num_chunks, sha256_of
+from deltalm_ds.files import sha256_of
 from deltalm_ds.text.vocabulary import Vocabulary
 
 TOKENS_A_SEQUENCE = 1_000
@@ -46,8 +46,8 @@ def write_sparse_corpus(folder: Path, num_tokens: Sequence[int], num_pieces: int
                 tokens=tokens,
                 bin_bytes=files.bin_bytes,
                 idx_bytes=files.idx_bytes,
-                bin_sha256=("0" * 64,) * num_chunks(files.bin_bytes),
-                idx_sha256=("0" * 64,) * num_chunks(files.idx_bytes),
+                bin_sha256="0" * 64,
+                idx_sha256="0" * 64,
             )
         )
     Manifest(

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -108,7 +108,12 @@ def chunk_hash(path: str | Path, number: int, progress: Callable[[int], object] 
     return digest.hexdigest()
 
 
-def chunk_hashes(path: str | Path) -> tuple[str, ...]:
-    """The hashes of all chunks of a file."""
+def tree_hash(hashes: Sequence[str]) -> str:
+    """SHA-256 in hexadecimal of the hashes of a file's chunks, a line each: one for the whole file."""
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def file_tree_hash(path: str | Path) -> str:
+    """The `tree_hash` of a file."""
     size = Path(path).stat().st_size
-    return tuple(chunk_hash(path, number) for number in range(num_chunks(size)))
+    return tree_hash([chunk_hash(path, number) for number in range(num_chunks(size))])

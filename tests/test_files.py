@@ -51,10 +51,8 @@ def test_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert second == hashlib.sha256(content[1_500_000:]).hexdigest()
     assert sum(seen) == len(content) - 1_500_000
     assert len(seen) > 1
-    assert files.chunk_hashes(tmp_path / "a") == (
-        hashlib.sha256(content[:1_500_000]).hexdigest(),
-        second,
-    )
+    first = hashlib.sha256(content[:1_500_000]).hexdigest()
+    assert files.file_tree_hash(tmp_path / "a") == hashlib.sha256(f"{first}\n{second}".encode()).hexdigest()
     assert [files.num_chunks(size) for size in (0, 1, 1_500_000, 1_500_001)] == [0, 1, 1, 2]
 
 

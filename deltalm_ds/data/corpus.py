@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from deltalm_ds.data.hashes import damaged_place
 from deltalm_ds.data.indexed import IndexedDataset, bin_path, idx_path
 from deltalm_ds.data.manifest import Kind, Manifest, SourceEntry, Split
 from deltalm_ds.errors import UserError
-from deltalm_ds.files import CHUNK_BYTES, chunk_hash, sha256_of
+from deltalm_ds.files import chunk_hash, num_chunks, sha256_of, tree_hash
 from deltalm_ds.text.vocabulary import Vocabulary
 
 
@@ -104,14 +105,13 @@ def _open_source(
                 "it is truncated or of another preparation; prepare the data again"
             )
     if verify:
-        for file, hashes in ((bin_path(prefix), entry.bin_sha256), (idx_path(prefix), entry.idx_sha256)):
-            for number, expected in enumerate(hashes):
-                if chunk_hash(file, number, progress) != expected:
-                    first = number * CHUNK_BYTES
-                    raise UserError(
-                        f"{file} is damaged between byte {first:,} and {first + CHUNK_BYTES:,} (its hash "
-                        "there differs from the manifest's): prepare the data again"
-                    )
+        for file, expected in ((bin_path(prefix), entry.bin_sha256), (idx_path(prefix), entry.idx_sha256)):
+            hashes = [chunk_hash(file, number, progress) for number in range(num_chunks(file.stat().st_size))]
+            if tree_hash(hashes) != expected:
+                raise UserError(
+                    f"{file} is damaged{damaged_place(file, hashes, expected)} (its hash differs from the "
+                    "manifest's): prepare the data again"
+                )
     dataset = IndexedDataset(prefix)
     found = (dataset.dtype.name, dataset.num_documents, dataset.num_sequences, dataset.num_tokens)
     if found != (manifest.dtype, entry.documents, entry.sequences, entry.tokens):

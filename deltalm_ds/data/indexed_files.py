@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from deltalm_ds.data.indexed import bin_path, header_bytes, idx_path
-from deltalm_ds.files import chunk_hashes, fsync_directory
+from deltalm_ds.files import file_tree_hash, fsync_directory
 
 _LENGTH_BYTES, _POINTER_BYTES, _DOCUMENT_BYTES = 4, 8, 8
 
@@ -27,8 +27,8 @@ class WrittenDataset:
     tokens: int
     bin_bytes: int
     idx_bytes: int
-    bin_sha256: tuple[str, ...]
-    idx_sha256: tuple[str, ...]
+    bin_sha256: str
+    idx_sha256: str
 
 
 @dataclass(frozen=True)
@@ -182,8 +182,8 @@ class IndexedWriter:
             tokens=self._num_tokens,
             bin_bytes=self._num_tokens * self.dtype.itemsize,
             idx_bytes=len(index),
-            bin_sha256=chunk_hashes(token_file),
-            idx_sha256=chunk_hashes(index_file),
+            bin_sha256=file_tree_hash(token_file),
+            idx_sha256=file_tree_hash(index_file),
         )
 
     def _index(self) -> bytes:

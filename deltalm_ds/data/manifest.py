@@ -11,14 +11,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
 from deltalm_ds.errors import UserError
-from deltalm_ds.files import num_chunks, write_text_atomically
+from deltalm_ds.files import write_text_atomically
 from deltalm_ds.text.vocabulary import Vocabulary
 
 FORMAT = "deltalm-ds corpus"
 VERSION = 2
 MANIFEST_NAME = "manifest.json"
 MAX_BYTES = 1 << 28
-"""A larger manifest is none: this one would describe more than 200 TB of tokens."""
+"""A larger file is none: a thousand sources take a megabyte."""
 
 Kind = Literal["monolingual", "pairs"]
 Split = Literal["train", "valid"]
@@ -96,10 +96,10 @@ class SourceEntry:
     """Size of the .bin."""
     idx_bytes: int
     """Size of the .idx."""
-    bin_sha256: tuple[str, ...]
-    """Hashes of the .bin, chunk by chunk (`deltalm_ds.files.CHUNK_BYTES`)."""
-    idx_sha256: tuple[str, ...]
-    """Hashes of the .idx, chunk by chunk."""
+    bin_sha256: str
+    """`deltalm_ds.files.tree_hash` of the .bin."""
+    idx_sha256: str
+    """The same of the .idx."""
     weight: float = 1.0
     """What the source's share of the mixture is multiplied by."""
 
@@ -108,9 +108,6 @@ class SourceEntry:
             raise ValueError(f"source {self.name}: no kind {self.kind!r} or split {self.split!r}")
         if len(self.languages) != (2 if self.kind == "pairs" else 1):
             raise ValueError(f"source {self.name}: {self.kind} with the languages {self.languages}")
-        for size, hashes in ((self.bin_bytes, self.bin_sha256), (self.idx_bytes, self.idx_sha256)):
-            if len(hashes) != num_chunks(size):
-                raise ValueError(f"source {self.name}: {len(hashes)} hashes of {size} bytes")
         if not 0 <= self.weight < math.inf:
             raise ValueError(f"source {self.name}: a weight of {self.weight}")
         parts = PurePosixPath(self.prefix).parts

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from safetensors import safe_open
 
+from deltalm_ds.data.hashes import write_hashes
 from deltalm_ds.data.indexed import bin_path, idx_path
 from deltalm_ds.data.manifest import MANIFEST_NAME, Manifest, SourceEntry, TokenizerEntry
 from deltalm_ds.errors import UserError
@@ -21,6 +22,7 @@ from deltalm_ds.files import (
     chunk_hash,
     num_chunks,
     sha256_of,
+    tree_hash,
     write_bytes_atomically,
     write_text_atomically,
 )
@@ -193,8 +195,8 @@ class Finisher:
                 tasks.append(Task(done, partial(write_range, made, number, plans), cost))
         self._run("writing", tasks)
 
-    def _hash(self, splits: list[SplitPlan]) -> dict[Path, tuple[str, ...]]:
-        """The hashes of all chunks of all files."""
+    def _hash(self, splits: list[SplitPlan]) -> dict[Path, str]:
+        """The hashes of all files; those of their chunks are written beside them."""
         chunks: list[tuple[Path, int]] = []
         for split in splits:
             files = split.files
@@ -212,12 +214,15 @@ class Finisher:
             for file, number in chunks
         ]
         self._run("hashing", tasks)
-        hashes: dict[Path, tuple[str, ...]] = defaultdict(tuple)
+        hashes: dict[Path, list[str]] = defaultdict(list)
         for (file, _), task in zip(chunks, tasks, strict=True):
-            hashes[file] += (json.loads(task.done.read_text()),)
-        return hashes
+            hashes[file].append(json.loads(task.done.read_text()))
+        if self._ranks.is_first:
+            for file, of_chunks in hashes.items():
+                write_hashes(file, of_chunks)
+        return {file: tree_hash(of_chunks) for file, of_chunks in hashes.items()}
 
-    def _finished_hashes(self) -> dict[Path, tuple[str, ...]] | None:
+    def _finished_hashes(self) -> dict[Path, str] | None:
         """The hashes of all files if an earlier call was ended when all was written."""
         if not (self.folder / MANIFEST_NAME).is_file():
             return None
@@ -228,7 +233,7 @@ class Finisher:
         return hashes
 
     def _describe(
-        self, layouts: list[SetLayout], splits: list[list[SplitPlan]], hashes: dict[Path, tuple[str, ...]]
+        self, layouts: list[SetLayout], splits: list[list[SplitPlan]], hashes: dict[Path, str]
     ) -> list[BuiltSource]:
         entries: dict[str, list[SourceEntry]] = defaultdict(list)
         totals: dict[str, np.ndarray] = defaultdict(lambda: np.zeros(len(COUNTS), dtype=np.int64))
@@ -251,9 +256,7 @@ class Finisher:
             for name in sorted(entries)
         ]
 
-    def _entry(
-        self, documents: DocumentSet, split: SplitPlan, hashes: dict[Path, tuple[str, ...]]
-    ) -> SourceEntry:
+    def _entry(self, documents: DocumentSet, split: SplitPlan, hashes: dict[Path, str]) -> SourceEntry:
         files = split.files
         return SourceEntry(
             name=documents.name,
@@ -272,7 +275,7 @@ class Finisher:
         )
 
     def _seal(self, manifest: Manifest) -> None:
-        for left_by_a_killed_run in self.folder.glob("*.tmp"):
+        for left_by_a_killed_run in self.folder.rglob("*.tmp"):
             left_by_a_killed_run.unlink()
         write_bytes_atomically(self.folder / TOKENIZER_NAME, self._encoding.tokenizer.read_bytes())
         manifest.write(self.folder)

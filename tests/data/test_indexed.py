@@ -60,7 +60,8 @@ def test_what_is_written_is_read(tmp_path: Path, dtype: type) -> None:
         ("idx", written.idx_bytes, written.idx_sha256),
     ):
         content = (tmp_path / f"fr.{suffix}").read_bytes()
-        assert (len(content), (hashlib.sha256(content).hexdigest(),)) == (size, digest)
+        of_chunk = hashlib.sha256(content).hexdigest()
+        assert (len(content), hashlib.sha256(of_chunk.encode()).hexdigest()) == (size, digest)
     assert {path.name for path in tmp_path.iterdir()} == {"fr.bin", "fr.idx"}
 
 

@@ -139,7 +139,8 @@ def test_held_out_inputs_are_the_validation(text: Path, tokenizer: Tokenizer, tm
 def test_no_split_and_nothing_left_aside(text: Path, tmp_path: Path) -> None:
     make(text, tmp_path / "out", validation_share=0, names=("fr.*.txt",))
     assert contents(tmp_path / "out").keys() == {
-        *("manifest.json", "tokenizer.model", "train/fr.bin", "train/fr.idx")
+        *("manifest.json", "tokenizer.model", "train/fr.bin", "train/fr.idx"),
+        *("train/fr.bin.sha256", "train/fr.idx.sha256"),
     }
     assert not work_folder(tmp_path / "out").exists()
 
@@ -241,3 +242,20 @@ def test_another_prepare_of_the_same_folder_is_refused(
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(UserError, match="another prepare is making"):
             make(text, tmp_path / "out")
+
+
+def test_damage_is_named_by_its_place(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr("deltalm_ds.data.hashes.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("deltalm_ds.preparing.finishing.CHUNK_BYTES", 1000)
+    make(text, tmp_path / "out")
+    Corpus.open(tmp_path / "out", verify=True)
+    path = tmp_path / "out/train/en-fr.bin"
+    content = bytearray(path.read_bytes())
+    content[3_217] ^= 8
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"en-fr\.bin is damaged between byte 3,000 and 4,000 \(its hash"):
+        Corpus.open(tmp_path / "out", verify=True)
+    (tmp_path / "out/train/en-fr.bin.sha256").write_text("nonsense")
+    with pytest.raises(UserError, match=r"en-fr\.bin is damaged \(its hash"):
+        Corpus.open(tmp_path / "out", verify=True)
