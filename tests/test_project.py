@@ -20,8 +20,10 @@ from deltalm_ds.ops.cuda.build import find_nvcc
 
 ROOT = Path(__file__).parent.parent
 MARKDOWN = sorted([*ROOT.glob("*.md"), *ROOT.glob("*/*.md")])
-OPTIONAL = {"apex", "liger_kernel"}
-"""Imported where it is installed and asked for, never required."""
+OPTIONAL = {"apex", "liger_kernel", "atheris"}
+"""Imported where it is installed and asked for, never required; atheris by tests/fuzz, by hand."""
+IMPORT_NAMES = {"pyyaml": "yaml", "megatron-core": "megatron"}
+"""Of packages that are imported by another name than they are installed by."""
 
 
 def modules() -> list[str]:
@@ -73,7 +75,8 @@ def third_party_imports(folder: Path) -> dict[str, Path]:
 
 
 def test_model_and_operations_need_torch_and_numpy_only() -> None:
-    others = {*requirements()["REQUIREMENTS"], "transformers"} - {"torch", "numpy"}
+    required = {IMPORT_NAMES.get(name, name) for name in requirements()["REQUIREMENTS"]}
+    others = {*required, "transformers"} - {"torch", "numpy"}
     assert_importable(["deltalm_ds", *in_packages("model", "ops")], without=others)
 
 
@@ -110,7 +113,7 @@ def test_no_module_shadows_another_package() -> None:
     ],
 )
 def test_imports_are_declared(folder: str, lists: tuple[str, ...]) -> None:
-    declared = {name.replace("-core", "") for key in lists for name in requirements()[key]}
+    declared = {IMPORT_NAMES.get(name, name) for key in lists for name in requirements()[key]}
     undeclared = third_party_imports(ROOT / folder).keys() - declared - OPTIONAL
     assert not undeclared, {name: third_party_imports(ROOT / folder)[name] for name in undeclared}
 

@@ -1,7 +1,7 @@
 """YAML reduced to what a recipe needs: text, numbers, true and false, lists, and mappings of unique keys.
 
-Aliases, by which a short file can stand for a huge one, tags, by which YAML makes objects, and merge keys are
-refused. What YAML 1.1 takes for more than text, such as `no`, the code of Norwegian, or a date, stays text.
+Aliases, by which a short file can stand for a huge one, and tags, by which YAML makes objects, are refused.
+What YAML 1.1 takes for more than text, such as `no`, the code of Norwegian, dates or the merge key, is text.
 """
 
 from __future__ import annotations
@@ -16,10 +16,12 @@ from deltalm_ds.errors import UserError
 
 _MAX_BYTES = 1 << 20
 # Lengths are bounded: Python refuses to read integers of thousands of digits.
+_INTEGER, _FIRST_OF_A_NUMBER = "-?(?:0|[1-9][0-9]{0,17})", "-0123456789"
+_FRACTION = r"(?:\.[0-9]{1,18})?(?:e[+-]?[0-9]{1,3})?"
 _SCALARS = (
-    ("tag:yaml.org,2002:bool", r"true|false", "tf"),
-    ("tag:yaml.org,2002:int", r"-?(?:0|[1-9][0-9]{0,17})", "-0123456789"),
-    ("tag:yaml.org,2002:float", r"-?[0-9]{1,18}(?:\.[0-9]{1,18})?(?:e[+-]?[0-9]{1,3})?", "-0123456789"),
+    ("tag:yaml.org,2002:bool", "true|false", "tf"),
+    ("tag:yaml.org,2002:int", _INTEGER, _FIRST_OF_A_NUMBER),
+    ("tag:yaml.org,2002:float", _INTEGER + _FRACTION, _FIRST_OF_A_NUMBER),
 )
 
 
