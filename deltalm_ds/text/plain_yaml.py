@@ -1,7 +1,7 @@
 """YAML reduced to what a recipe needs: text, numbers, true and false, lists, and mappings of unique keys.
 
-Aliases, by which a short file can stand for a huge one, tags, by which YAML makes objects, and merge keys are
-refused. What YAML 1.1 takes for more than text, such as `no`, the code of Norwegian, or a date, stays text.
+Aliases, by which a short file can stand for a huge one, and tags, by which YAML makes objects, are refused.
+What YAML 1.1 takes for more than text, such as `no`, the code of Norwegian, dates or the merge key, is text.
 """
 
 from __future__ import annotations
