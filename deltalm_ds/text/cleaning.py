@@ -42,7 +42,7 @@ class CleaningSettings:
             raise UserError(f"--min-characters must not be negative, not {self.min_characters}")
         if self.max_characters is not None and self.max_characters < max(self.min_characters, 1):
             raise UserError(f"--max-characters {self.max_characters} leaves nothing")
-        if self.max_length_ratio is not None and self.max_length_ratio < 1:
+        if self.max_length_ratio is not None and not self.max_length_ratio >= 1:
             raise UserError(f"--max-length-ratio must be at least 1, not {self.max_length_ratio}")
         if not 0 <= self.min_script_share <= 1:
             raise UserError(f"--min-script-share must be within 0..1, not {self.min_script_share}")

@@ -245,10 +245,12 @@ def aligned_files(
                 f"{group[0]} has no partner: pairs are two files such as {stem}.en and {stem}.fr in one "
                 f"folder, and monolingual text is called {suffix[1:]}.txt"
             )
-        if len(group) > 2:
-            names = ", ".join(text.plain_name for text in group)
+        first, second = sorted(group, key=suffix_of)[:2]
+        if len(group) > 2 or suffix_of(first) == suffix_of(second):
+            names = ", ".join(
+                (PurePosixPath(text.member) if text.member else text.path).name for text in group
+            )
             raise UserError(f"{group[0].folder}: which two of {names} are pairs? give two at a time")
-        first, second = sorted(group, key=suffix_of)
         inputs.append(
             Input(
                 files=(first, second),

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from deltalm_ds.errors import UserError
 from deltalm_ds.text.inputs import Input
 from deltalm_ds.text.stored import StoredText, TextReader
+from deltalm_ds.text.tmx import UNIT_END
 
 PIECE_BYTES = 16 << 20
 """Bytes of text of a piece, more or less a document."""
@@ -27,7 +28,7 @@ _READ_BYTES = 1 << 20
 # What ends a document, and the byte it begins with.
 _BORDERS = {
     "blocks": (re.compile(rb"\n[ \t\r\f\v]*\n"), b"\n"),
-    "tmx": (re.compile(rb"</tu\s*>"), b"<"),
+    "tmx": (UNIT_END, b"<"),
 }
 _LINE_END = (re.compile(rb"\n"), b"\n")
 
@@ -125,7 +126,7 @@ class _Text:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         with self._reader:
-            if kind is None:
+            if kind is None or issubclass(kind, UserError):  # which a change may be the reason for
                 self._reader.check_unchanged(self._state)
 
     def bytes_at(self, offset: int, size: int) -> bytes:
@@ -227,7 +228,10 @@ def _lines(entry: Input, text: _Text, start: int, count: int) -> tuple[bytes, in
             last = text.bytes_at(start, size)
             return last, found + (len(last) > 0 and not last.endswith(b"\n"))
         if size > PIECE_BYTES + MAX_DOCUMENT_BYTES:
-            raise _without_border(entry, text.stored, start)
+            raise UserError(
+                f"{text.stored} has only {found:,} lines within {size:,} bytes after byte {start:,}, where "
+                f"{entry.files[0]} has {count:,} in a piece of {PIECE_BYTES // 2:,}: are the two pairs?"
+            )
     return b"", 0
 
 

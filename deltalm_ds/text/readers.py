@@ -14,7 +14,7 @@ from deltalm_ds.text.inputs import Input
 from deltalm_ds.text.languages import ADVICE, is_language
 from deltalm_ds.text.pieces import Piece
 from deltalm_ds.text.stored import TextReader
-from deltalm_ds.text.tmx import UNITS, sides_of
+from deltalm_ds.text.tmx import sides_of, units_in
 
 _BYTE_ORDER_MARK = "\ufeff"
 _READ_BYTES = 1 << 20
@@ -118,10 +118,10 @@ class _Parser:
             lines = content.decode("utf-8").split("\n")
         except UnicodeDecodeError:
             return self._lines_with_damage(file, content)
-        if self._piece.offsets[file] == 0:
-            lines[0] = lines[0].removeprefix(_BYTE_ORDER_MARK)
         if not lines[-1]:
             lines.pop()  # what is behind the last line end
+        if lines and self._piece.offsets[file] == 0:
+            lines[0] = lines[0].removeprefix(_BYTE_ORDER_MARK)
         return [line.strip() for line in lines]
 
     def _lines_with_damage(self, file: int, content: bytes) -> list[str | None]:
@@ -166,10 +166,12 @@ class _Parser:
                 documents.lines += (first, second)
             elif first is not None and second is not None:
                 self._left_out["blank"] += 1
+            elif first is second:
+                self._left_out["damaged"] -= 1  # both sides of one pair
         documents.num_lines = [2] * (len(documents.lines) // 2)
 
     def _records(self, content: bytes, read: Callable[[str], tuple]) -> Iterator[tuple]:
-        """What `read` makes of every line that is not blank; damage it finds is a ValueError."""
+        """What `read` makes of every line that is not blank."""
         offset = self._piece.offsets[0]
         for line in content.removesuffix(b"\n").split(b"\n"):
             try:
@@ -178,9 +180,8 @@ class _Parser:
                     yield read(text)
             except UnicodeDecodeError as error:
                 self._report(0, offset + error.start, "is not UTF-8", "convert it, with iconv for example")
-            except ValueError as error:
-                what, _, advice = str(error).partition(": ")
-                self._report(0, offset, what, advice)
+            except _LineError as error:
+                self._report(0, offset, *error.args)
             offset += len(line) + 1
 
     def _columns(self, line: str) -> tuple[str, str]:
@@ -188,8 +189,9 @@ class _Parser:
         first, second = (int(number) - 1 for number in self._entry.fields)
         if max(first, second) >= len(columns):
             wanted = " and ".join(sorted(self._entry.fields, key=int))
-            raise ValueError(
-                f"has {len(columns)} columns where {wanted} are wanted: name the right ones with --columns"
+            raise _LineError(
+                f"has {len(columns)} columns where {wanted} are wanted",
+                "name the right ones with --columns",
             )
         return columns[first].strip(), columns[second].strip()
 
@@ -208,45 +210,52 @@ class _Parser:
         if self._entry.language_field is not None:
             language = _text(record, self._entry.language_field, "--language-field")
             if not is_language(language):
-                raise ValueError(f"names the language {language!r}, which is none: {ADVICE}")
+                raise _LineError(f"names the language {language!r}, which is none", ADVICE)
             languages = (language,)
         return languages, text
 
     def _units(self, content: bytes) -> Iterator[tuple[str, str]]:
-        for unit in UNITS.finditer(content):
+        for place, unit in units_in(content):
             try:
-                if (sides := sides_of(unit[0], self._entry.fields)) is not None:
+                if (sides := sides_of(unit, self._entry.fields)) is not None:
                     yield sides
                 else:
                     self._left_out["blank"] += 1
-            except (ElementTree.ParseError, UnicodeDecodeError) as error:
-                place = self._piece.offsets[0] + unit.start()
-                self._report(0, place, f"is no TMX ({error})", "correct or remove this <tu>")
+            except (ElementTree.ParseError, UnicodeDecodeError, RecursionError) as error:
+                what = f"is no TMX ({error})"
+                self._report(0, self._piece.offsets[0] + place, what, "correct or remove this <tu>")
+
+
+class _LineError(Exception):
+    """What is wrong with a line, and what to do about it."""
+
+    def __init__(self, what: str, advice: str) -> None:
+        super().__init__(what, advice)
 
 
 def _record(line: str) -> dict[str, object]:
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
-        raise ValueError("is not a JSON object on one line: correct or remove it") from None
+        record = None
     if not isinstance(record, dict):
-        raise ValueError("is not a JSON object on one line: correct or remove it")
+        raise _LineError("is not a JSON object on one line", "correct or remove it")
     return record
 
 
 def _text(record: dict[str, object], name: str, option: str) -> str:
     if name not in record:
-        known = f", only {', '.join(sorted(record)[:8])}" if record else ""
-        raise ValueError(f"has no field {name!r}{known}: name the right one with {option}")
+        known = f", only {', '.join(map(ascii, sorted(record)[:8]))}" if record else ""
+        raise _LineError(f"has no field {name!r}{known}", f"name the right one with {option}")
     value = record[name]
     if not isinstance(value, str):
-        raise ValueError(
-            f"has in the field {name!r} no text but {type(value).__name__}: correct or remove it"
+        raise _LineError(
+            f"has in the field {name!r} no text but {type(value).__name__}", "correct or remove it"
         )
     try:
         value.encode("utf-8")
     except UnicodeEncodeError:
-        raise ValueError("has half a surrogate pair, which is no character: remove it") from None
+        raise _LineError("has half a surrogate pair, which is no character", "remove it") from None
     return value
 
 

@@ -21,14 +21,12 @@ _MORE_SCRIPTS = {
     "ha": ("Arab",),
     "pa": ("Arab",),
     "sd": ("Deva",),
-    "sh": ("Cyrl",),
     "sr": ("Latn",),
     "tg": ("Latn", "Arab"),
     "tk": ("Cyrl", "Arab"),
     "tt": ("Latn",),
     "ug": ("Cyrl", "Latn"),
     "uz": ("Cyrl", "Arab"),
-    "yue": ("Hans",),
 }
 _PARTS = {
     "Hans": ("Hani", "Bopo"),
@@ -38,6 +36,7 @@ _PARTS = {
     "Hrkt": ("Hira", "Kana"),
 }
 _ROMANISED = "_rom"
+_NAMED_SCRIPT = regex.compile(r"[-_]([A-Z][a-z]{3})")
 _LETTERS = regex.compile(r"\p{L}+")
 
 
@@ -52,10 +51,24 @@ def scripts_of(language: str) -> tuple[str, ...]:
     if is_private(language):
         return ()
     tag = langcodes.Language.get(language.removesuffix("_zaw"))
-    scripts = [tag.script or tag.maximize().script]
-    if tag.script is None:
-        scripts += _MORE_SCRIPTS.get(tag.language or "", ())
-    return tuple(part for script in scripts if script for part in _PARTS.get(script, (script,)))
+    if named := _NAMED_SCRIPT.search(language):
+        scripts = [named[1]]
+    else:
+        of_family = tag.prefer_macrolanguage().language or ""
+        scripts = [tag.maximize().script or "", *_MORE_SCRIPTS.get(of_family, ())]
+    parts = dict.fromkeys(part for script in scripts for part in _PARTS.get(script, (script,)))
+    return tuple(part for part in parts if _is_script(part))
+
+
+def _is_script(code: str) -> bool:
+    """Whether Unicode has a script of that code; common, inherited and unknown characters are in none."""
+    if code in ("Zinh", "Zyyy", "Zzzz"):
+        return False
+    try:
+        regex.compile(rf"\p{{scx={code}}}")
+    except regex.error:
+        return False
+    return True
 
 
 @cache

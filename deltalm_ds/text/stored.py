@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import lzma
 import os
+import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -26,6 +29,10 @@ ARCHIVE_SUFFIX = ".zip"
 _ZSTD_BYTES_AT_ONCE = 1 << 12
 
 _DAMAGE = (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, zstandard.ZstdError, zipfile.BadZipFile)
+# What zipfile raises, beside _DAMAGE, for directories and members of nonsense, unknown or encrypted ones.
+_BAD_MEMBER = (*_DAMAGE, KeyError, NotImplementedError, RuntimeError, ValueError, OverflowError, struct.error)
+# Python gives out all that a piece of another kind decompresses to at once, however much that is.
+_MEMBER_KINDS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 @dataclass(frozen=True, order=True)
@@ -59,60 +66,82 @@ class StoredText:
 
     def state(self) -> tuple[int, int]:
         """Size and time of change, ns, of the file: two that are equal mean that it is unchanged."""
-        status = self.path.stat()
+        with _naming(self.path):
+            status = self.path.stat()
         return status.st_size, status.st_mtime_ns
 
     @property
     def stored_bytes(self) -> int:
         """Size on disk; of a member, its part of the .zip."""
         if not self.member:
-            return self.path.stat().st_size
-        with open_archive(self.path) as archive:
-            return archive.getinfo(self.member).compress_size
+            return self.state()[0]
+        with _archive(self.path) as archive:
+            return _member(archive, self).compress_size
 
 
-def open_archive(path: Path) -> zipfile.ZipFile:
-    """The .zip at `path`; UserError if it is none or is damaged."""
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Make the OSErrors of a with block UserErrors that name the file."""
     try:
-        return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, EOFError, ValueError) as error:
-        raise UserError(f"{path} is no whole .zip ({error}): fetch it again") from None
+        yield
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from None
+
+
+@contextlib.contextmanager
+def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """The .zip at `path`; UserError if it is none or is damaged."""
+    with _naming(path), path.open("rb") as file:
+        try:
+            archive = zipfile.ZipFile(file)
+        except _BAD_MEMBER as error:
+            raise UserError(f"{path} is no whole .zip ({error}): fetch it again") from None
+        yield archive
+
+
+def _member(archive: zipfile.ZipFile, text: StoredText) -> zipfile.ZipInfo:
+    try:
+        return archive.getinfo(text.member)
+    except KeyError:
+        raise UserError(f"{text.path} has no member {text.member!r} any more: start again") from None
 
 
 def members(path: Path) -> list[StoredText]:
     """The files in a .zip, by name."""
-    with open_archive(path) as archive:
-        names = {entry.filename for entry in archive.infolist() if not entry.is_dir()}
+    with _archive(path) as archive:
+        names = {name for name in archive.namelist() if name and not name.endswith("/")}
     return [StoredText(path, name) for name in sorted(names)]
 
 
 class TextReader:
     """The bytes of a stored text from its beginning; a context manager.
 
-    Raises OSError if it cannot be read, UserError if its compressed form is damaged, cut off or encrypted.
+    Raises UserError if it cannot be read, or its compressed form is damaged, cut off or encrypted.
     """
 
     def __init__(self, stored: StoredText) -> None:
         self.stored = stored
-        self._file = stored.path.open("rb")
-        self._archive: zipfile.ZipFile | None = None
-        self._bytes_read = 0
-        try:
-            self._first_stored_byte = 0
-            self._text = self._opened()
-        except BaseException:
-            self._file.close()
-            raise
+        self._bytes_read = self._first_stored_byte = 0
+        with _naming(stored.path):
+            self._file = stored.path.open("rb")
+            try:
+                self._text = self._opened()
+            except BaseException:
+                self._file.close()
+                raise
 
     def _opened(self) -> IO[bytes]:
         if not self.stored.member:
             return _decompressed(self._file, self.stored.path.suffix)
         try:
-            self._archive = zipfile.ZipFile(self._file)
-            text = self._archive.open(self.stored.member)
-        except (RuntimeError, NotImplementedError, KeyError, ValueError, *_DAMAGE) as error:
+            archive = zipfile.ZipFile(self._file)
+            entry = _member(archive, self.stored)
+            if entry.compress_type not in _MEMBER_KINDS:
+                raise NotImplementedError("neither stored nor deflated")
+            text = archive.open(entry)
+        except _BAD_MEMBER as error:
             raise UserError(f"{self.stored} cannot be read ({error}): unpack or fetch it again") from None
-        self._first_stored_byte = self._archive.getinfo(self.stored.member).header_offset
+        self._first_stored_byte = entry.header_offset
         return text
 
     @property
@@ -133,6 +162,8 @@ class TextReader:
                 f"{self.stored} is damaged or cut off: after {reached:,} bytes of text it cannot be "
                 f"decompressed ({error}); fetch it again"
             ) from None
+        except OSError as error:
+            raise UserError(f"{self.stored} cannot be read: {error.strerror or error}") from None
         self._bytes_read += size - missing
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 

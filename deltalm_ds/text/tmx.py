@@ -7,14 +7,24 @@ nothing outside the file is ever looked up.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from xml.etree import ElementTree
 
-UNITS = re.compile(rb"<tu[\s>].*?</tu\s*>", re.DOTALL)
-"""Every unit in the bytes of a file."""
+UNIT_END = re.compile(rb"</tu\s*>")
+"""What a unit ends with."""
 
+_UNIT_START = re.compile(rb"<tu[\s>]")
 _XML_LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 _TEXT_ELEMENTS = {"hi"}  # other elements in a segment hold codes of the program that made it
+
+
+def units_in(content: bytes) -> Iterator[tuple[int, bytes]]:
+    """Place and bytes of every unit in a part of a file; the last one may lack its end."""
+    place = 0
+    while start := _UNIT_START.search(content, place):
+        end = UNIT_END.search(content, start.end())
+        place = end.end() if end else len(content)
+        yield start.start(), content[start.start() : place]
 
 
 def sides_of(unit: bytes, languages: Sequence[str]) -> tuple[str, str] | None:

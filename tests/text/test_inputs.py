@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from text_files import write_zip
 
 from deltalm_ds.errors import UserError
 from deltalm_ds.text.inputs import Input, TextOptions, understand
@@ -60,11 +61,90 @@ def test_named_files_patterns_and_their_order(tmp_path: Path) -> None:
     ]
 
 
+def test_patterns_find_what_they_match(tmp_path: Path) -> None:
+    touch(
+        tmp_path,
+        "a/fr.txt.gz",
+        "a/de.txt.gz",
+        "b/c/fr.txt.gz",
+        "b/c/train.en",
+        "b/c/train.fr",
+        "fr.txt.gz.part",
+    )
+    inputs, _ = understand([tmp_path / "**" / "fr.txt.gz", tmp_path / "b" / "*" / "train.*"], OPTIONS)
+    assert summary(inputs, tmp_path) == [
+        ("en-fr", "b/c/train.en b/c/train.fr", False),
+        ("fr", "a/fr.txt.gz", False),
+        ("fr", "b/c/fr.txt.gz", False),
+    ]
+
+
+def test_a_file_is_read_once_however_it_is_named(tmp_path: Path) -> None:
+    (path,) = touch(tmp_path, "fr.txt")
+    (tmp_path / "link.fr.txt").symlink_to(path)
+    inputs, _ = understand([path, tmp_path, tmp_path / "*.txt", tmp_path / "." / "fr.txt"], OPTIONS)
+    assert summary(inputs, tmp_path) == [("fr", "fr.txt", False)]
+
+
 def test_languages_of_pairs_follow_their_files(tmp_path: Path) -> None:
     inputs, _ = understand(touch(tmp_path, "train.en-de.en", "train.en-de.de"), OPTIONS)
     (pair,) = inputs
-    assert pair.languages == ("de", "en")
+    assert (pair.languages, pair.is_pairs) == (("de", "en"), True)
     assert [text.path.suffix for text in pair.files] == [".de", ".en"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text_format", "languages", "fields"),
+    [
+        ("en-fr.tsv.xz", "tsv", ("en", "fr"), ("3", "5")),
+        ("fr-en.tsv", "tsv", ("en", "fr"), ("5", "3")),
+        ("en-zh-Hant.tmx.gz", "tmx", ("en", "zh-Hant"), ("en", "zh-Hant")),
+        ("en_XX-af_ZA.tmx", "tmx", ("af_ZA", "en_XX"), ("af_ZA", "en_XX")),
+        ("books.fr-en.jsonl", "jsonl", ("en", "fr"), ("en", "fr")),
+        ("en-fr.valid.json.zst", "jsonl", ("en", "fr"), ("en", "fr")),
+        ("wiki.fr.jsonl", "jsonl", ("fr",), ("text",)),
+    ],
+)
+def test_formats_by_name(
+    tmp_path: Path, name: str, text_format: str, languages: tuple[str, ...], fields: tuple[str, ...]
+) -> None:
+    (entry,), _ = understand(touch(tmp_path, name), TextOptions(columns=(3, 5)))
+    assert (entry.format, entry.languages, entry.fields) == (text_format, languages, fields)
+    assert entry.name == "-".join(languages)
+    assert entry.held_out is ("valid" in name)
+
+
+def test_archives_stand_for_their_members(tmp_path: Path) -> None:
+    names = (
+        "README",
+        "LICENSE",
+        "B.en-fr.en",
+        "B.en-fr.fr",
+        "B.en-fr.ids",
+        "x/test.en",
+        "x/fr.txt",
+        "x/fr.txt.gz",
+    )
+    path = write_zip(tmp_path / "a.zip", dict.fromkeys(names, "x"))
+    for paths in ([path], [tmp_path], [tmp_path / "*.zip"]):
+        inputs, left_out = understand(paths, OPTIONS)
+        assert [(entry.name, [text.member for text in entry.files]) for entry in inputs] == [
+            ("en-fr", ["B.en-fr.en", "B.en-fr.fr"]),
+            ("fr", ["x/fr.txt"]),
+        ]
+        assert [text.member for text in left_out] == [
+            "B.en-fr.ids",
+            "LICENSE",
+            "README",
+            "x/fr.txt.gz",
+            "x/test.en",
+        ]
+
+
+def test_sides_in_different_places_are_no_pairs(tmp_path: Path) -> None:
+    write_zip(tmp_path / "a.zip", {"a/train.en": "x", "b/train.fr": "x"})
+    with pytest.raises(UserError, match=r"a\.zip: a/train\.en has no partner"):
+        understand([tmp_path], OPTIONS)
 
 
 def test_options_reach_the_inputs(tmp_path: Path) -> None:
@@ -86,12 +166,13 @@ def test_options_reach_the_inputs(tmp_path: Path) -> None:
         (["train.en"], "no partner"),
         (["train.en", "other.fr"], "no partner"),
         (["a/train.en", "b/train.fr"], "no partner"),
-        (["train.en", "train.fr", "train.de"], "which two"),
-        (["train.csv"], "not understood"),
-        (["train.tsv"], r"train\.tsv: no pair of languages in its name; call it en-fr\.tsv"),
-        (["en-fr.de-fr.tmx"], r"2 pairs of languages"),
+        (["train.en", "train.fr", "train.de"], "which two of train.de, train.en, train.fr are pairs"),
+        (["train.en", "train.en.gz"], "which two of train.en, train.en.gz are pairs"),
+        (["en.tsv"], "no pair of languages in its name; call it en-fr.tsv"),
+        (["fr.tmx"], "no pair of languages"),
+        (["en-fr.de-fr.tsv"], "2 pairs of languages"),
         (["en-fr.txt"], "no language in its name"),
-        (["fr.tsv"], "no pair of languages"),
+        (["train.csv", "en-fr.tsv"], "not understood"),
         ([], "has no files"),
         (["README"], "no text among"),
     ],
@@ -106,21 +187,3 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, names: list[str], message:
 def test_missing_files_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError, match="does not exist"):
         understand([tmp_path / name], OPTIONS)
-
-
-def test_pairs_in_one_file(tmp_path: Path) -> None:
-    touch(tmp_path, "en-fr.tsv.xz", "books.fr-en.tmx.gz", "en-zh-Hant.jsonl", "en_XX-fr_XX.dev.tsv")
-    inputs, _ = understand([tmp_path], TextOptions(columns=(3, 5)))
-    assert [(entry.name, entry.format, entry.fields, entry.held_out) for entry in inputs] == [
-        ("en-fr", "tmx", ("en", "fr"), False),
-        ("en-fr", "tsv", ("3", "5"), False),
-        ("en-zh-Hant", "jsonl", ("en", "zh-Hant"), False),
-        ("en_XX-fr_XX", "tsv", ("3", "5"), True),
-    ]
-
-
-def test_a_file_named_twice_is_read_once(tmp_path: Path) -> None:
-    (path,) = touch(tmp_path, "fr.txt")
-    (tmp_path / "link.fr.txt").symlink_to(path)
-    inputs, _ = understand([path, tmp_path, tmp_path / "*.txt"], OPTIONS)
-    assert len(inputs) == 1

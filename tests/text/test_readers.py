@@ -1,196 +1,292 @@
-"""Documents and pairs from files of every format."""
+"""Documents and pairs from files of the shapes that corpora come in, and damage to them."""
 
 from __future__ import annotations
 
-import gzip
 import json
 from pathlib import Path
 
 import pytest
-from reading import documents_of, pieces_of, read
+from text_files import COMPRESS, inputs_of, left_out, pieces_of, read, write, write_zip
 
 from deltalm_ds.errors import UserError
 from deltalm_ds.text import pieces
-from deltalm_ds.text.inputs import TextOptions, understand
-from deltalm_ds.text.readers import Documents, parse
+from deltalm_ds.text.inputs import TextOptions
+from deltalm_ds.text.readers import parse
 
-
-def test_blocks_between_blank_lines(tmp_path: Path) -> None:
-    path = tmp_path / "fr.txt"
-    path.write_bytes("\ufeff\r\n un \r\ndeux\r\n\r\n  \r\n\u00a0\ntrois\n\n\nquatre".encode())
-    assert read(path) == [("fr", ["un", "deux"]), ("fr", ["trois"]), ("fr", ["quatre"])]
-
-
-def test_a_document_a_line(tmp_path: Path) -> None:
-    (tmp_path / "fr.txt").write_text("un\n\ndeux\ntrois", encoding="utf-8")
-    documents = read(tmp_path, options=TextOptions(documents="lines"))
-    assert documents == [("fr", ["un"]), ("fr", ["deux"]), ("fr", ["trois"])]
-
-
-def test_columns_hold_documents_one_after_the_other() -> None:
-    documents = Documents("fr", ("fr",))
-    for lines in (["a", "b"], ["c"], ["d", "e"]):
-        documents.add(lines)
-    assert list(documents) == [["a", "b"], ["c"], ["d", "e"]]
-    assert (len(documents), documents.lines) == (3, ["a", "b", "c", "d", "e"])
-
-
-def test_pairs_with_a_blank_side_are_counted(tmp_path: Path) -> None:
-    (tmp_path / "train.fr").write_text("un\n\ntrois\nquatre\n")
-    (tmp_path / "train.en").write_text("one\ntwo\n \nfour")
-    assert read(tmp_path) == [("en-fr", ["one", "un"]), ("en-fr", ["four", "quatre"])]
-    inputs, _ = understand([tmp_path], TextOptions())
-    assert [parse(piece).left_out for piece in pieces_of(inputs)] == [{"blank": 2}]
-
-
-def test_json_lines(tmp_path: Path) -> None:
-    records = [
-        {"body": "un\n\n deux ", "lang": "fr"},
-        {"body": " \n", "lang": "fr"},
-        {"body": "drei", "lang": "de"},
-    ]
-    (tmp_path / "part.jsonl").write_text("\n\n".join(json.dumps(record) for record in records))
-    documents = read(tmp_path, options=TextOptions(text_field="body", language_field="lang"))
-    assert documents == [("fr", ["un", "deux"]), ("de", ["drei"])]
-    (tmp_path / "part.jsonl").rename(tmp_path / "part.es.json")
-    assert {source for source, _ in read(tmp_path, options=TextOptions(text_field="body"))} == {"es"}
-
-
-def test_pairs_in_json_lines(tmp_path: Path) -> None:
-    records = [
-        {"translation": {"en": "one", "fr": "un\nou une"}},
-        {"en": "two", "fr": "deux", "id": 5},
-        {"en": "", "fr": "trois"},
-    ]
-    (tmp_path / "books.en-fr.jsonl").write_text("\n".join(map(json.dumps, records)))
-    assert read(tmp_path) == [("en-fr", ["one", "un ou une"]), ("en-fr", ["two", "deux"])]
-    (tmp_path / "books.en-fr.jsonl").rename(tmp_path / "fr-en.jsonl")
-    assert read(tmp_path) == [("en-fr", ["one", "un ou une"]), ("en-fr", ["two", "deux"])]
-    (tmp_path / "fr-en.jsonl").write_text('{"source": "un", "target": "one"}')
-    options = TextOptions(pair_fields=("source", "target"))
-    assert read(tmp_path, options=options) == [("en-fr", ["one", "un"])]
-
-
-def test_pairs_in_columns(tmp_path: Path) -> None:
-    rows = ["example.com\thttps://a\tOne.\thttps://b\tUn.", "", "example.com\tu\tTwo.\tv\tDeux. "]
-    (tmp_path / "en_XX-fr_XX.tsv").write_text("\n".join(rows))
-    options = TextOptions(columns=(3, 5))
-    expected = [("en_XX-fr_XX", ["One.", "Un."]), ("en_XX-fr_XX", ["Two.", "Deux."])]
-    assert read(tmp_path, options=options) == expected
-    (tmp_path / "en_XX-fr_XX.tsv").rename(tmp_path / "fr-en.tsv")  # the first column is then French
-    assert read(tmp_path, options=options) == [("en-fr", ["Un.", "One."]), ("en-fr", ["Deux.", "Two."])]
-    with pytest.raises(
-        UserError, match=r"fr-en\.tsv has 5 columns where 3 and 6 are wanted at line 1, .*--columns"
-    ):
-        read(tmp_path, options=TextOptions(columns=(3, 6)))
-
-
+LINES = TextOptions(documents="lines")
 TMX = """<?xml version="1.0" encoding="UTF-8" ?>
 <!DOCTYPE tmx SYSTEM "tmx14.dtd">
-<tmx version="1.4"><header creationdate="2020" srclang="en" adminlang="en" segtype="sentence"/>
+<tmx version="1.4">
+<header creationdate="Tue Jan 29 2019" srclang="en" adminlang="en" o-tmf="unknown" segtype="sentence"
+  creationtool="Uplug" creationtoolversion="unknown" datatype="PlainText" />
   <body>
-    <tu><tuv xml:lang="en"><seg>One &amp; only</seg></tuv><tuv xml:lang="fr"><seg>Un
-        seul</seg></tuv></tu>
-    <tu tuid="2"><prop type="x">y</prop>
-      <tuv xml:lang="FR-ca"><seg>Le <bpt i="1">&lt;b&gt;</bpt>gros<ept i="1">x</ept> <hi>chat</hi></seg></tuv>
-      <tuv xml:lang="en-US"><seg>The big cat</seg></tuv><tuv xml:lang="de"><seg>Die</seg></tuv></tu>
-    <tu><tuv xml:lang="en"><seg>alone</seg></tuv></tu>
-    <tu><tuv lang="en"><seg> </seg></tuv><tuv lang="fr"><seg>vide</seg></tuv></tu>
-  </body></tmx>
+    <tu>
+      <tuv xml:lang="en"><seg>One &amp; only</seg></tuv>
+      <tuv xml:lang="fr"><seg>Un  seul</seg></tuv>
+    </tu>
+    <tu tuid="2">
+      <tuv xml:lang="fr"><seg>deux</seg></tuv>
+      <tuv xml:lang="en-US"><seg>two <bpt i="1">&lt;b&gt;</bpt>bold<ept i="1"/></seg></tuv>
+    </tu>
+    <tu><tuv xml:lang="en"><seg>without a partner</seg></tuv></tu>
+  </body>
+</tmx>
 """
 
 
-def test_tmx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "en-fr.tmx.gz").write_bytes(gzip.compress(TMX.encode()))
-    expected = [("en-fr", ["One & only", "Un seul"]), ("en-fr", ["The big cat", "Le gros chat"])]
-    assert read(tmp_path) == expected
-    inputs, _ = understand([tmp_path], TextOptions())
-    assert sum(parse(piece).left_out["blank"] for piece in pieces_of(inputs)) == 2
-    for size in (1, 100, 333):
-        monkeypatch.setattr(pieces, "PIECE_BYTES", size)
-        assert read(tmp_path) == expected
+def test_blocks_between_blank_lines(tmp_path: Path) -> None:
+    path = write(tmp_path / "fr.txt", "\ufeff\r\n un \r\ndeux\r\n\r\n  \r\n\u00a0\ntrois\n\n\nquatre")
+    assert read(inputs_of(path)) == [("fr", ["un", "deux"]), ("fr", ["trois"]), ("fr", ["quatre"])]
 
 
-def test_no_entity_is_ever_expanded(tmp_path: Path) -> None:
-    evil = TMX.replace(
-        '<!DOCTYPE tmx SYSTEM "tmx14.dtd">', '<!DOCTYPE tmx [<!ENTITY x SYSTEM "file:///etc/passwd">]>'
-    ).replace("One &amp; only", "&x;")
-    (tmp_path / "en-fr.tmx").write_text(evil)
-    with pytest.raises(
-        UserError, match=r"en-fr\.tmx is no TMX \(undefined entity.*\) at line 5, byte offset"
-    ):
-        read(tmp_path)
-    assert read(tmp_path, damaged="skip") == [("en-fr", ["The big cat", "Le gros chat"])]
+def test_a_document_a_line(tmp_path: Path) -> None:
+    path = write(tmp_path / "fr.txt", "\ufeffun\n\ndeux \r\n \ntrois")
+    assert read(inputs_of(path, options=LINES)) == [("fr", ["un"]), ("fr", ["deux"]), ("fr", ["trois"])]
 
 
+def test_cc100(tmp_path: Path) -> None:
+    path = write(tmp_path / "gu.txt.xz", "એક\nબે\n\nત્રણ\n\n")
+    assert read(inputs_of(path)) == [("gu", ["એક", "બે"]), ("gu", ["ત્રણ"])]
+
+
+def test_ccnet(tmp_path: Path) -> None:
+    records = [
+        {
+            "url": "http://x/1",
+            "length": 7,
+            "nlines": 2,
+            "title": "T",
+            "raw_content": "un\ndeux",
+            "language": "fr",
+        },
+        {"url": "http://x/2", "raw_content": "trois\n\n quatre\n", "perplexity": 255.1, "language": "fr"},
+    ]
+    path = write(tmp_path / "ccnet.fr.json.gz", "".join(json.dumps(record) + "\n" for record in records))
+    inputs = inputs_of(path, options=TextOptions(text_field="raw_content"))
+    assert read(inputs) == [("fr", ["un", "deux"]), ("fr", ["trois", "quatre"])]
+
+
+def test_wikipedia(tmp_path: Path) -> None:
+    record = {"id": "7", "revid": "1", "url": "https://x?curid=7", "title": "É", "text": "É\n\nÉtant"}
+    path = write(tmp_path / "wiki.fr.jsonl", json.dumps(record, ensure_ascii=False) + "\r\n\n")
+    assert read(inputs_of(path)) == [("fr", ["É", "Étant"])]
+
+
+def test_json_lines_that_name_their_language(tmp_path: Path) -> None:
+    records = [{"body": "un", "lang": "fr"}, {"body": " \n", "lang": "fr"}, {"body": "drei", "lang": "de"}]
+    path = write(tmp_path / "part.jsonl", "\ufeff" + "\n\n".join(map(json.dumps, records)))
+    inputs = inputs_of(path, options=TextOptions(text_field="body", language_field="lang"))
+    assert read(inputs) == [("fr", ["un"]), ("de", ["drei"])]
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("en-fr.tsv.xz", "one\tun\t1.2"),  # CCAligned's sentences
+        ("fr-en.tsv", " un \tone\r"),
+        ("books.en-fr.jsonl", '{"id": 1, "en": "one", "fr": "un"}'),
+        ("fr-en.jsonl.zst", '{"translation": {"en": "one", "fr": " un\\n"}}'),
+    ],
+)
+def test_pairs_a_line(tmp_path: Path, name: str, line: str) -> None:
+    path = write(tmp_path / name, f"{line}\n\n{line}")
+    assert read(inputs_of(path)) == [("en-fr", ["one", "un"])] * 2
+
+
+def test_ccaligned_documents(tmp_path: Path) -> None:
+    line = "x.org\thttps://x.org/en\tone | two\thttps://x.org/fr\tun | deux"
+    path = write(tmp_path / "en_XX-fr_XX.tsv.xz", f"{line}\n{line.replace('one | two', '')}\n")
+    inputs = inputs_of(path, options=TextOptions(columns=(3, 5)))
+    assert read(inputs) == [("en_XX-fr_XX", ["one | two", "un | deux"])]
+    assert left_out(inputs) == {"blank": 1}
+
+
+def test_pair_fields_follow_the_languages_in_the_name(tmp_path: Path) -> None:
+    options = TextOptions(pair_fields=("source", "target"))
+    for name in ("fr-en.jsonl", "en-fr.jsonl"):
+        path = write(tmp_path / name, '{"source": "un", "target": "one"}')
+        expected = ["one", "un"] if name == "fr-en.jsonl" else ["un", "one"]
+        assert read(inputs_of(path, options=options)) == [("en-fr", expected)]
+
+
+def test_opus_moses(tmp_path: Path) -> None:
+    members = {
+        "README": "about",
+        "LICENSE": "rights",
+        "Books.en-fr.en": "one\ntwo\n\n",
+        "Books.en-fr.fr": "un\ndeux\ntrois\n",
+        "Books.en-fr.xml": "<linkGrp/>",
+        "Books.en-fr.ids": "1\t1",
+    }
+    inputs = inputs_of(write_zip(tmp_path / "en-fr.txt.zip", members))
+    assert read(inputs) == [("en-fr", ["one", "un"]), ("en-fr", ["two", "deux"])]
+    assert left_out(inputs) == {"blank": 1}
+
+
+@pytest.mark.parametrize("header", [TMX, TMX.replace('<!DOCTYPE tmx SYSTEM "tmx14.dtd">\n', "")])
+def test_opus_tmx(tmp_path: Path, header: str) -> None:
+    inputs = inputs_of(write(tmp_path / "en-fr.tmx.gz", header))
+    assert read(inputs) == [("en-fr", ["One & only", "Un seul"]), ("en-fr", ["two bold", "deux"])]
+    assert left_out(inputs) == {"blank": 1}
+    swapped = inputs_of(write(tmp_path / "x" / "fr-en.tmx", header))
+    assert read(swapped) == read(inputs)
+
+
+@pytest.mark.parametrize("suffix", COMPRESS)
+def test_one_folder_of_all_kinds(tmp_path: Path, suffix: str) -> None:
+    write(tmp_path / f"fr.txt{suffix}", "un\n\ndeux")
+    write(tmp_path / f"de.jsonl{suffix}", '{"text": "ein Satz"}')
+    write(tmp_path / f"a.en{suffix}", "one\n")
+    write(tmp_path / "a.de", "eins\n")
+    write_zip(tmp_path / "more.zip", {"deep/er/es.txt": "uno", "notes.csv": "1,2"})
+    assert read(inputs_of(tmp_path)) == [
+        ("de-en", ["eins", "one"]),
+        ("de", ["ein Satz"]),
+        ("es", ["uno"]),
+        ("fr", ["un"]),
+        ("fr", ["deux"]),
+    ]
+
+
+def test_pairs_with_a_blank_side_are_left_out(tmp_path: Path) -> None:
+    write(tmp_path / "train.fr", "un\n\ntrois\nquatre\n")
+    write(tmp_path / "train.en", "one\ntwo\n \nfour")
+    assert read(inputs_of(tmp_path)) == [("en-fr", ["one", "un"]), ("en-fr", ["four", "quatre"])]
+    assert left_out(inputs_of(tmp_path)) == {"blank": 2}
+
+
+def test_a_byte_order_mark_alone_is_a_blank_line(tmp_path: Path) -> None:
+    write(tmp_path / "train.en", "\ufeff")
+    write(tmp_path / "train.fr", "un")
+    assert left_out(inputs_of(tmp_path)) == {"blank": 1}
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".txt.gz", ".txt.zst"])
 @pytest.mark.parametrize(("line", "offset"), [(0, 3), (50, 353)])
-@pytest.mark.parametrize("compressed", [False, True])
 def test_text_that_is_not_utf8_is_located(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: int, offset: int, compressed: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: int, offset: int, suffix: str
 ) -> None:
     monkeypatch.setattr(pieces, "PIECE_BYTES", 64)
     lines = [b"mot %02d" % number for number in range(100)]
     lines[line] = b"mot\xe9"
-    content = b"\n".join(lines)
-    name = "fr.txt.gz" if compressed else "fr.txt"
-    (tmp_path / name).write_bytes(gzip.compress(content) if compressed else content)
-    options = TextOptions(documents="lines")
-    with pytest.raises(
-        UserError, match=rf"is not UTF-8 at line {line + 1}, byte offset {offset}: convert it"
-    ):
-        read(tmp_path, options=options)
-    kept = read(tmp_path, options=options, damaged="skip")
-    assert [words for _, (words,) in kept] == [part.decode() for part in lines if part != b"mot\xe9"]
+    inputs = inputs_of(write(tmp_path / f"fr{suffix}", b"\n".join(lines)), options=LINES)
+    where = rf"fr\{suffix} is not UTF-8 at line {line + 1}, byte offset {offset}: .*--damaged skip"
+    with pytest.raises(UserError, match=where):
+        read(inputs)
+    good = [text.decode() for number, text in enumerate(lines) if number != line]
+    assert read(inputs, "skip") == [("fr", [text]) for text in good]
+    assert left_out(inputs, "skip") == {"damaged": 1}
 
 
-def test_damage_is_counted_and_the_rest_of_a_document_stays(tmp_path: Path) -> None:
-    (tmp_path / "fr.txt").write_bytes(b"un\nd\xffeux\ntrois\n\nqu\xe9\n\ncinq\n")
-    inputs, _ = understand([tmp_path], TextOptions())
-    assert documents_of(inputs, "skip") == [("fr", ["un", "trois"]), ("fr", ["cinq"])]
-    assert [parse(piece, "skip").left_out for piece in pieces_of(inputs)] == [{"damaged": 2}]
-
-
-def test_the_one_bad_file_of_a_hundred_is_named(tmp_path: Path) -> None:
-    for number in range(100):
-        (tmp_path / f"fr.{number}.txt").write_bytes(b"bon" if number != 61 else b"bon\nmauvais \xe9")
-    with pytest.raises(UserError, match=r"fr\.61\.txt is not UTF-8 at line 2, byte offset 12:"):
-        read(tmp_path)
+def test_a_damaged_line_leaves_the_rest_of_its_document(tmp_path: Path) -> None:
+    inputs = inputs_of(write(tmp_path / "fr.txt", b"un\nd\xff\ntrois\n\n\xff\n\nquatre\n"))
+    assert read(inputs, "skip") == [("fr", ["un", "trois"]), ("fr", ["quatre"])]
+    assert left_out(inputs, "skip") == {"damaged": 2}
 
 
 def test_byte_offset_counts_the_byte_order_mark(tmp_path: Path) -> None:
-    (tmp_path / "fr.txt").write_bytes(b"\xef\xbb\xbfab\xff")
+    inputs = inputs_of(write(tmp_path / "fr.txt", b"\xef\xbb\xbfab\xff"))
     with pytest.raises(UserError, match="line 1, byte offset 5:"):
-        read(tmp_path)
+        read(inputs)
 
 
-def test_the_bad_side_of_a_pair_is_named(tmp_path: Path) -> None:
-    (tmp_path / "train.en").write_bytes(b"one\ntwo\nthree\n")
-    (tmp_path / "train.fr").write_bytes(b"un\nd\xff\ntrois\n")
-    with pytest.raises(UserError, match=r"train\.fr is not UTF-8 at line 2, byte offset 4:"):
-        read(tmp_path)
-    assert read(tmp_path, damaged="skip") == [("en-fr", ["one", "un"]), ("en-fr", ["three", "trois"])]
+def test_the_bad_side_of_pairs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 8)
+    write(tmp_path / "train.en", b"one\ntwo\n\xff\nfour\n")
+    write(tmp_path / "train.fr.xz", b"un\nd\xff\ntr\xff\nquatre\n")
+    with pytest.raises(UserError, match=r"train\.fr\.xz is not UTF-8 at line 2, byte offset 4:"):
+        read(inputs_of(tmp_path))
+    assert read(inputs_of(tmp_path), "skip") == [("en-fr", ["one", "un"]), ("en-fr", ["four", "quatre"])]
+    assert left_out(inputs_of(tmp_path), "skip") == {"damaged": 2}  # pairs
+
+
+def test_the_bad_one_of_a_hundred_files_is_named(tmp_path: Path) -> None:
+    for number in range(100):
+        write(tmp_path / f"{number:02}.fr.txt.gz", "un\n\ndeux\n" if number != 61 else b"un\n\n\xff")
+    with pytest.raises(UserError, match=r"61\.fr\.txt\.gz is not UTF-8 at line 3, byte offset 4:"):
+        read(inputs_of(tmp_path))
+    assert len(read(inputs_of(tmp_path), "skip")) == 199
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("{", "is not a JSON object"),
+        ("{", "is not a JSON object on one line at"),
         ("[1]", "is not a JSON object"),
-        ('{"body": "x", "id": 1}', "has no field 'text', only body, id at .* with --text-field"),
-        ('{"text": 5, "lang": "fr"}', "no text but int"),
+        ('"text"', "is not a JSON object"),
+        ('{"text": "x"} {}', "is not a JSON object"),
+        (
+            '{"body": "x", "a: b\\n": 1}',
+            r"has no field 'text', only 'a: b\\n', 'body' at .*: name .*--text-field",
+        ),
+        ('{"text": 5, "lang": "fr"}', "no text but int at"),
+        ('{"text": null, "lang": "fr"}', "no text but NoneType at"),
         ('{"text": "x"}', "--language-field"),
-        ('{"text": "x", "lang": "French"}', "the language 'French', which is none"),
+        ('{"text": "x", "lang": "French: x"}', "names the language 'French: x', which is none at"),
         ('{"text": "\\ud800", "lang": "fr"}', "surrogate"),
         ("[" * 100_000, "is not a JSON object"),
-        ("\udcff", "is not UTF-8"),
+        ('{"text": ' + "9" * 5000 + "}", "is not a JSON object"),
     ],
 )
-def test_bad_json_lines_are_located(tmp_path: Path, line: str, message: str) -> None:
-    content = '{"text": "x", "lang": "fr"}\n' + line + '\n{"text": "y", "lang": "fr"}'
-    (tmp_path / "part.jsonl").write_bytes(content.encode("utf-8", "surrogateescape"))
-    options = TextOptions(language_field="lang")
-    with pytest.raises(UserError, match=rf"part\.jsonl .*{message}") as caught:
-        read(tmp_path, options=options)
-    assert "at line 2, byte offset 28" in str(caught.value)
+def test_bad_json_lines_are_located(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, message: str
+) -> None:
+    good = '{"text": "x", "lang": "fr"}\n'
+    path = write(tmp_path / "part.jsonl", good * 3 + line + "\n" + good)
+    monkeypatch.setattr(pieces, "PIECE_BYTES", 30)
+    inputs = inputs_of(path, options=TextOptions(language_field="lang"))
+    with pytest.raises(UserError, match=message) as caught:
+        read(inputs)
+    assert str(caught.value).startswith(f"{path} ")
+    assert f" at line 4, byte offset {3 * len(good)}: " in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert read(tmp_path, options=options, damaged="skip") == [("fr", ["x"]), ("fr", ["y"])]
+    assert read(inputs, "skip") == [("fr", ["x"])] * 4
+    assert left_out(inputs, "skip") == {"damaged": 1}
+
+
+def test_a_line_that_lacks_a_column(tmp_path: Path) -> None:
+    inputs = inputs_of(write(tmp_path / "en-fr.tsv", "a\tb\tc\na\tb\n"), options=TextOptions(columns=(1, 3)))
+    with pytest.raises(
+        UserError, match=r"has 2 columns where 1 and 3 are wanted at line 2, byte offset 6: name"
+    ):
+        read(inputs)
+    assert read(inputs, "skip") == [("en-fr", ["a", "c"])]
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [
+        ("<tu><tuv xml:lang='en'><seg>&nbsp;</seg></tuv></tu>", "undefined entity"),
+        ("<tu><tuv></tu>", "mismatched tag"),
+        ("<tu>" + "<hi>" * 2, ""),  # without an end, it takes the next unit with it
+        ("<tu><tuv xml:lang='en'><seg>" + "<hi>" * 5000 + "</hi>" * 5000 + "</seg></tuv></tu>", ""),
+        (b"<tu>\xff</tu>", "utf-8"),
+    ],
+)
+def test_bad_units_are_located(tmp_path: Path, damage: str | bytes, what: str) -> None:
+    before, after = TMX.split("    <tu>\n", 1)
+    content = b"".join(
+        text if isinstance(text, bytes) else text.encode() for text in (before, damage, "<tu>\n", after)
+    )
+    inputs = inputs_of(write(tmp_path / "en-fr.tmx", content))
+    with pytest.raises(UserError, match=rf"is no TMX .*{what}.* at line 7, byte offset {len(before)}: "):
+        read(inputs)
+    assert read(inputs, "skip")[-1] == ("en-fr", ["two bold", "deux"])
+    assert left_out(inputs, "skip") == {"damaged": 1, "blank": 1}
+
+
+def test_a_unit_that_is_cut_off_is_told(tmp_path: Path) -> None:
+    place = TMX.index('<tuv xml:lang="en-US">')
+    inputs = inputs_of(write(tmp_path / "en-fr.tmx", TMX[:place]))
+    with pytest.raises(UserError, match=r"is no TMX .* at line 11, "):
+        read(inputs)
+    assert read(inputs, "skip") == [("en-fr", ["One & only", "Un seul"])]
+
+
+def test_sources_of_a_piece_are_told_apart(tmp_path: Path) -> None:
+    records = [{"text": f"{number}", "l": "fr" if number % 3 else "de"} for number in range(9)]
+    path = write(tmp_path / "part.jsonl", "\n".join(map(json.dumps, records)))
+    (piece,) = pieces_of(inputs_of(path, options=TextOptions(language_field="l")))
+    german, french = parse(piece).documents
+    assert (german.source, german.languages, german.lines) == ("de", ("de",), ["0", "3", "6"])
+    assert (french.source, len(french), french.num_lines) == ("fr", 6, [1] * 6)
