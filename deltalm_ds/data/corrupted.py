@@ -39,6 +39,8 @@ class CorruptedItems:
         Args: the sources of the items, the items, and their numbers, [items] each.
         """
         texts = self._reader.read(sources, items)
+        if len(self._objectives) == 1:
+            return self._objectives[0].corrupt_all(texts, self._first_sentinel_id, stream, numbers)
         objectives = self._objective_of[sources]
         parts = []
         for number, objective in enumerate(self._objectives):

@@ -266,6 +266,8 @@ class SampleReader:
         Not for an encoder alone.
         """
         among = self._among_corrupted[located.source]
+        if among.min() >= 0:
+            return self._corrupted.examples(among, located.item, self._masks, positions)
         together, singly = np.flatnonzero(among >= 0), np.flatnonzero(among < 0)
         parts = []
         if len(together):

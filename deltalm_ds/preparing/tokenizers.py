@@ -7,7 +7,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -49,6 +49,7 @@ def survey(
 
 def survey_piece(piece: Piece, _folder: Path, damaged: DamagePolicy) -> dict[str, object]:
     """A hash of a piece's bytes, and the UTF-8 bytes of its text by language; of held-out inputs none."""
+    piece = replace(piece, contents=piece.read())
     language_bytes: Counter[str] = Counter()
     for documents in parse(piece, damaged).documents:
         for language, lines in _by_language(documents):

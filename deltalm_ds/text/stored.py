@@ -25,8 +25,8 @@ SUFFIXES = (".gz", ".xz", ".zst")
 ARCHIVE_SUFFIX = ".zip"
 """Ending of the name of a file with members."""
 
-# So little that what it may decompress to, 32,768 times as much, fits into memory.
-_ZSTD_BYTES_AT_ONCE = 1 << 12
+# So little that what it may decompress to, 32,768 times as much and held twice for a moment, is 64 MB.
+_ZSTD_BYTES_AT_ONCE = 1 << 10
 
 _DAMAGE = (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, zstandard.ZstdError, zipfile.BadZipFile)
 # What zipfile raises, beside _DAMAGE, for directories and members of nonsense, unknown or encrypted ones.
