@@ -60,6 +60,9 @@ def main() -> None:
         contenders = {
             "SentencePiece alone, lists of int": lambda: _sentencepiece(text, model, int),
             "SentencePiece alone, NumPy": lambda: _sentencepiece(text, model, "numpy"),
+            "SentencePiece alone, NumPy, in all processes at once": lambda: _sentencepiece_at_once(
+                text, model, settings.processes
+            ),
             "prepare": lambda: _ours(text, model, work / "ours", settings.processes),
             "plain loops into IndexedDatasetBuilder": lambda: _megatron(
                 text, model, work, settings.processes
@@ -117,6 +120,12 @@ def _sentencepiece(text: list[Path], model: Path, return_type: object) -> float:
     return num_bytes / (time.perf_counter() - start)
 
 
+def _sentencepiece_at_once(text: list[Path], model: Path, processes: int) -> float:
+    """The sum of the rates of so many processes, each with all cores' share of caches and memory."""
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        return sum(pool.starmap(_sentencepiece, [(text, model, "numpy")] * processes, chunksize=1))
+
+
 def _ours(text: list[Path], model: Path, output: Path, processes: int) -> float:
     """Bytes a second of the whole command but for imports: reading, encoding, shuffling, writing, hashing."""
     shutil.rmtree(output, ignore_errors=True)
@@ -164,7 +173,7 @@ def _build_with_megatron(path: Path, model: Path, prefix: Path) -> None:
 
 
 def _report(settings: Settings, num_bytes: int, medians: dict[str, float]) -> str:
-    lists, arrays, ours, megatron = medians.values()
+    lists, arrays, at_once, ours, megatron = medians.values()
     goal = SHARE_OF_SENTENCEPIECE * settings.processes * lists
     rows = [("", "MB/s", "× SentencePiece, int", "× SentencePiece, NumPy")]
     rows += [
@@ -185,7 +194,10 @@ def _report(settings: Settings, num_bytes: int, medians: dict[str, float]) -> st
             f"Goal: {SHARE_OF_SENTENCEPIECE} × {settings.processes} × SentencePiece's own rate on one "
             f"thread, {goal:.1f} MB/s: {'met' if ours >= goal else 'not met'}. By SentencePiece's faster "
             "way, which returns NumPy arrays and which prepare uses, it is "
-            f"{ours / arrays / settings.processes:.2f} × {settings.processes}.",
+            f"{ours / arrays / settings.processes:.2f} × {settings.processes}; SentencePiece itself, doing "
+            f"nothing else in {settings.processes} processes at once, reaches here "
+            f"{at_once / arrays / settings.processes:.2f} × {settings.processes}, and prepare "
+            f"{ours / at_once:.2f} of that.",
             f"Goal: more than Megatron's builder: {'met' if ours > megatron else 'not met'}, "
             f"{ours / megatron:.2f} times as fast.",
         ]

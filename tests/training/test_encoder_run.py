@@ -162,9 +162,9 @@ def test_a_deltalm_trains_by_every_pair_objective(runs, name):
         ("mlm alone", "choose mlm with tlm, or neither"),
         ("encoder from", "from new weights: leave --from out"),
         ("pre-LN", "use --layer-norm post"),
-        ("other pairs", r'objectives is "{\"pairs\": \"one-side\", '),
-        ("other kind", r'objectives is "{\"monolingual\": \"mlm\", \"pairs\": \"tlm\", '),
-        ("other kind too", r'objectives is "{\"pairs\": \"translation\", '),
+        ("other pairs", 'objectives.pairs is "one-side" there, "translation" here'),
+        ("other kind", 'objectives.monolingual is "mlm" there, "span-corruption" here'),
+        ("other kind too", 'objectives.pairs is "translation" there, "tlm" here'),
     ],
 )
 def test_what_cannot_be_is_one_line(runs, case, message):
