@@ -29,7 +29,8 @@ from goals import DATA
 from deltalm_ds.data.batches import BatchPlan, StepReader
 from deltalm_ds.data.corpus import Corpus
 from deltalm_ds.data.loader import StepLoader
-from deltalm_ds.data.samples import DataSettings, SampleReader
+from deltalm_ds.data.samples import SampleReader
+from deltalm_ds.data.settings import DataSettings
 from deltalm_ds.files import write_text_atomically
 
 BATCH, MICRO_BATCHES = 32, 8

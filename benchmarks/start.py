@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 
 from deltalm_ds.data.corpus import Corpus
-from deltalm_ds.data.samples import DataSettings, SampleReader
+from deltalm_ds.data.samples import SampleReader
 from deltalm_ds.data.schedule import RunLength
+from deltalm_ds.data.settings import DataSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "start.md"

@@ -13,7 +13,8 @@ from deltalm_ds.commands import parse, run
 from deltalm_ds.data.corpus import Corpus
 from deltalm_ds.data.fertility import measure_fertility
 from deltalm_ds.data.sample_view import ColorChoice, view_sample, wants_color
-from deltalm_ds.data.samples import DataSettings, SampleReader
+from deltalm_ds.data.samples import SampleReader
+from deltalm_ds.data.settings import DataSettings
 from deltalm_ds.data.summary import describe_corpus, summarise
 from deltalm_ds.errors import UserError
 from deltalm_ds.text.tokenizer import Tokenizer

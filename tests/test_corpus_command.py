@@ -15,7 +15,8 @@ from deltalm_ds.corpus import CorpusSettings
 from deltalm_ds.data.corpus import Corpus
 from deltalm_ds.data.fertility import measure_fertility
 from deltalm_ds.data.sample_view import view_sample
-from deltalm_ds.data.samples import DataSettings, SampleReader
+from deltalm_ds.data.samples import SampleReader
+from deltalm_ds.data.settings import DataSettings
 from deltalm_ds.errors import UserError
 from deltalm_ds.prepare import PrepareSettings, prepare
 from deltalm_ds.text.tokenizer import Tokenizer

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from deltalm_ds.data.samples import DataSettings
+from deltalm_ds.data.settings import DataSettings
 from deltalm_ds.errors import UserError
 from deltalm_ds.ops import SmoothingForm
 from deltalm_ds.training.optimizer import OptimizerSettings

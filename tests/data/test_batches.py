@@ -17,7 +17,8 @@ from deltalm_ds.data.batches import (
     pack_samples,
 )
 from deltalm_ds.data.corpus import Corpus
-from deltalm_ds.data.samples import DataSettings, SampleReader
+from deltalm_ds.data.samples import SampleReader
+from deltalm_ds.data.settings import DataSettings
 from deltalm_ds.errors import UserError
 
 SETTINGS = DataSettings(max_source_length=64, max_target_length=64)

@@ -28,7 +28,8 @@ from deltalm_ds import ops
 from deltalm_ds.data.batches import IGNORE, BatchPlan, GlobalBatch, StepBatches, StepReader
 from deltalm_ds.data.corpus import Corpus
 from deltalm_ds.data.loader import StepLoader, to_tensors
-from deltalm_ds.data.samples import DataSettings, SampleReader
+from deltalm_ds.data.samples import SampleReader
+from deltalm_ds.data.settings import DataSettings
 from deltalm_ds.errors import UserError
 
 TESTS = Path(__file__).resolve().parent.parent

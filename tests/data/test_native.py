@@ -25,7 +25,8 @@ from deltalm_ds.data.native import functions as native
 from deltalm_ds.data.native.library import library
 from deltalm_ds.data.objectives import SpanCorruption
 from deltalm_ds.data.permutation import LARGEST_SIZE, keyed_permutation, numbered_key
-from deltalm_ds.data.samples import DataSettings, SampleReader
+from deltalm_ds.data.samples import SampleReader
+from deltalm_ds.data.settings import DataSettings
 from deltalm_ds.data.windows import MonolingualWindows, PairWindows, Windows
 from deltalm_ds.errors import UserError
 

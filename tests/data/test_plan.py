@@ -8,8 +8,9 @@ from made_corpus import write_corpus
 
 from deltalm_ds.data.corpus import Corpus
 from deltalm_ds.data.plan import describe_plan
-from deltalm_ds.data.samples import DataSettings, SampleReader
+from deltalm_ds.data.samples import SampleReader
 from deltalm_ds.data.schedule import RunLength
+from deltalm_ds.data.settings import DataSettings
 
 
 @pytest.fixture(scope="module")

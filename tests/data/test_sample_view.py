@@ -13,7 +13,8 @@ import sentencepiece
 from deltalm_ds.data.corpus import Corpus
 from deltalm_ds.data.objectives import Example
 from deltalm_ds.data.sample_view import view_sample, wants_color
-from deltalm_ds.data.samples import DataSettings, Sample, SampleReader
+from deltalm_ds.data.samples import Sample, SampleReader
+from deltalm_ds.data.settings import DataSettings
 from deltalm_ds.text.tokenizer import Tokenizer
 
 HOSTILE = ["\x1b[2J", "\u202e", "\u093f"]

@@ -13,7 +13,8 @@ from made_corpus import random_documents, write_corpus, write_random_corpus
 
 from deltalm_ds.data.corpus import Corpus
 from deltalm_ds.data.mixture import BLOCK_SIZE
-from deltalm_ds.data.samples import DataSettings, GroupName, Sample, SampleReader, ValidationReader
+from deltalm_ds.data.samples import GroupName, Sample, SampleReader, ValidationReader
+from deltalm_ds.data.settings import DataSettings
 from deltalm_ds.errors import UserError
 
 SETTINGS = DataSettings(max_source_length=64, max_target_length=64)

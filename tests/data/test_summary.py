@@ -11,7 +11,8 @@ from made_corpus import Document, write_corpus, write_random_corpus
 from deltalm_ds.data.corpus import Corpus
 from deltalm_ds.data.fertility import Fertility
 from deltalm_ds.data.lengths import LengthSummary
-from deltalm_ds.data.samples import DataSettings, SampleReader
+from deltalm_ds.data.samples import SampleReader
+from deltalm_ds.data.settings import DataSettings
 from deltalm_ds.data.summary import SourceSummary, describe_corpus, summarise
 
 

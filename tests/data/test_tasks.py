@@ -24,7 +24,8 @@ from deltalm_ds.data.corpus import Corpus
 from deltalm_ds.data.masked import MaskedExample
 from deltalm_ds.data.mixture import BLOCK_SIZE
 from deltalm_ds.data.objectives import Example
-from deltalm_ds.data.samples import DataSettings, Sample, SampleReader, ValidationReader, trains_encoder
+from deltalm_ds.data.samples import Sample, SampleReader, ValidationReader
+from deltalm_ds.data.settings import DataSettings, trains_encoder
 from deltalm_ds.errors import UserError
 
 SETTINGS = DataSettings(max_source_length=64, max_target_length=64)

@@ -13,7 +13,8 @@ from distributed import run_distributed
 from transformers import XLMRobertaForMaskedLM
 
 from deltalm_ds.data.corpus import Corpus
-from deltalm_ds.data.samples import DataSettings, ValidationReader
+from deltalm_ds.data.samples import ValidationReader
+from deltalm_ds.data.settings import DataSettings
 from deltalm_ds.training.monitor import read_metrics
 
 ENCODER = ["--monolingual-objective", "mlm", "--pair-objective", "tlm"]

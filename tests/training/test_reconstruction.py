@@ -4,7 +4,8 @@ import torch
 
 from deltalm_ds.data.corpus import Corpus
 from deltalm_ds.data.objectives import SpanCorruption
-from deltalm_ds.data.samples import DataSettings, Sample, ValidationReader
+from deltalm_ds.data.samples import Sample, ValidationReader
+from deltalm_ds.data.settings import DataSettings
 from deltalm_ds.data.translation import translation
 from deltalm_ds.model import DeltaLM, DeltaLMConfig
 from deltalm_ds.text.tokenizer import Tokenizer
