@@ -5,7 +5,14 @@ import json
 import gpu_train
 import pytest
 
+from deltalm_ds.ops.cuda import choice
 from deltalm_ds.training.monitor import METRICS
+
+
+@pytest.fixture(autouse=True)
+def environment_is_put_back(monkeypatch):
+    """What the script sets for its run would choose the kernels of later tests."""
+    monkeypatch.setenv(choice.VARIABLE, "")
 
 
 @pytest.mark.slow
