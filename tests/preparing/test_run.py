@@ -212,10 +212,13 @@ def test_memory_does_not_grow_with_the_corpus(
         folder.mkdir()
         (folder / "fr.txt").write_text("\n\n".join([document] * count))
         make(folder, tmp_path / f"first-{count}", model=model_beside(text))  # what is kept for ever
-        tracemalloc.start()
-        make(folder, tmp_path / f"second-{count}", model=model_beside(text))
-        peaks.append(tracemalloc.get_traced_memory()[1])
-        tracemalloc.stop()
+        attempts = []
+        for attempt in range(3):  # threads that other tests have left may allocate meanwhile
+            tracemalloc.start()
+            make(folder, tmp_path / f"{count}-{attempt}", model=model_beside(text))
+            attempts.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+        peaks.append(min(attempts))
     assert peaks[1] - peaks[0] < 0.05 * 150 * len(document)
 
 
