@@ -183,6 +183,7 @@ def results(tmp_path_factory, small_corpus):
     case("again", output=cases["good"]["output"])
     case("another model", output=cases["good"]["output"], preset="small", resume=None)
     case("other data settings", output=cases["good"]["output"], max_source_length=48, resume=None)
+    case("another mixture", output=cases["good"]["output"], monolingual_share=0.3, resume=None)
     (outcome,) = run_distributed(
         run_all, 1, timeout=200, cases=[arguments_of(options) for options in cases.values()]
     )
@@ -202,6 +203,7 @@ EXPECTED = {
     "again": "--resume",
     "another model": "width",
     "other data settings": "objectives",
+    "another mixture": "mixture.",
 }
 
 
@@ -215,7 +217,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(results, name):
     assert len(errors) == 1, said
     assert said.splitlines()[-1] == errors[0]
     assert EXPECTED[name] in errors[0]
-    assert left == (["latest", "step_1"] if name in ("again", "another model", "other data settings") else [])
+    on_the_good_run = ("again", "another model", "other data settings", "another mixture")
+    assert left == (["latest", "step_1"] if name in on_the_good_run else [])
 
 
 def test_the_run_that_mistakes_were_made_on_is_whole(results):

@@ -150,3 +150,12 @@ def test_differences_name_nested_fields() -> None:
     assert "tuple" not in found
     assert len(found) < 250
     assert differences(saved, saved) == ""
+
+
+def test_many_differences_are_counted() -> None:
+    saved, current = (
+        {"mixture": {f"x{number:02}": change * number for number in range(30)}} for change in (1, 2)
+    )
+    found = differences(saved, current)
+    assert found.startswith("mixture.x01 is 1 there, 2 here, ")
+    assert found.endswith("mixture.x08 is 8 there, 16 here, and 21 more")
