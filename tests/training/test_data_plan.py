@@ -22,6 +22,7 @@ def plan(folder, data, *options, **environment):
         capture_output=True,
         text=True,
         check=False,
+        timeout=120,  # a run would take longer
     )
 
 
