@@ -31,12 +31,20 @@ REQUIREMENTS = [
     "regex>=2024.5",
     "datasketch>=2,<3",
     "matplotlib>=3.8,<4",
+    "sacrebleu>=2.4,<3",
+    "rouge-score>=0.1.2,<0.2",
+    "protobuf>=4.25",
+    "defusedxml>=0.7.1,<0.8",
+]
+SERVE = [
+    "ctranslate2>=4.5,<5",
+    "transformers>=4.51,<6",
 ]
 TEST = [
+    *SERVE,
     "pytest>=8,<10",
     "pytest-xdist>=3.6,<4",
     "hypothesis>=6.100,<7",
-    "transformers>=4.51,<6",
     "megatron-core>=0.12,<0.17",
     "psutil>=5.9,<8",
     "setuptools>=70.1",
@@ -103,7 +111,7 @@ setup(
         "deltalm_ds.ops.native": ["*.c", "*.h"],
     },
     install_requires=REQUIREMENTS,
-    extras_require={"test": TEST, "dev": DEV},
+    extras_require={"serve": SERVE, "test": TEST, "dev": DEV},
     classifiers=[
         "Operating System :: POSIX :: Linux",
         "Programming Language :: Python :: 3",

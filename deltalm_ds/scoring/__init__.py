@@ -1,0 +1,1 @@
+"""How good texts are, by published metrics. Needs neither torch nor deepspeed."""
