@@ -42,6 +42,8 @@ class TokenizerEntry:
     """Id of <mask>."""
     first_sentinel_id: int
     """Id of <mask_0>."""
+    num_tags: int = 0
+    """Language tags behind the sentinels; only data that a fine-tuning run made for itself have any."""
 
     def __post_init__(self) -> None:
         if PurePosixPath(self.file).name != self.file:
@@ -58,12 +60,13 @@ class TokenizerEntry:
             num_rows=vocabulary.num_rows,
             mask_id=vocabulary.mask_id,
             first_sentinel_id=vocabulary.first_sentinel_id,
+            num_tags=vocabulary.num_tags,
         )
 
     @property
     def vocabulary(self) -> Vocabulary:
         """The vocabulary; ValueError where the numbers of this entry contradict each other."""
-        vocabulary = Vocabulary(self.num_pieces, self.num_sentinels, self.first_sentinel_id)
+        vocabulary = Vocabulary(self.num_pieces, self.num_sentinels, self.first_sentinel_id, self.num_tags)
         if (vocabulary.mask_id, vocabulary.num_rows) != (self.mask_id, self.num_rows):
             raise ValueError(
                 f"{self.num_pieces} pieces give <mask> {vocabulary.mask_id} and {vocabulary.num_rows} rows, "
@@ -140,14 +143,20 @@ class Manifest:
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the canonical JSON of everything that training sees: equal data, equal fingerprint."""
-        content = asdict(self)
+        content = self._content()
         del content["recipe"]
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(f"{FORMAT} {VERSION} {text}".encode()).hexdigest()
 
+    def _content(self) -> dict[str, Any]:
+        content = asdict(self)
+        if not self.tokenizer.num_tags:  # as in manifests from before there were tags
+            del content["tokenizer"]["num_tags"]
+        return content
+
     def to_json(self) -> str:
         """The text of manifest.json."""
-        content = {"format": FORMAT, "version": VERSION, "fingerprint": self.fingerprint, **asdict(self)}
+        content = {"format": FORMAT, "version": VERSION, "fingerprint": self.fingerprint, **self._content()}
         return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
 
     @classmethod
@@ -163,7 +172,10 @@ class Manifest:
         fingerprint = content.pop("fingerprint", None)
         if not isinstance(content.get("sources"), list):
             raise ValueError("sources is not a list")
-        content["tokenizer"] = _construct(TokenizerEntry, content.get("tokenizer"))
+        tokenizer = content.get("tokenizer")
+        if isinstance(tokenizer, dict):
+            tokenizer = {"num_tags": 0, **tokenizer}
+        content["tokenizer"] = _construct(TokenizerEntry, tokenizer)
         content["sources"] = tuple(_construct(SourceEntry, source) for source in content["sources"])
         manifest = _construct(cls, content)
         if manifest.fingerprint != fingerprint:

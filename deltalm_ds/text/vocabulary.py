@@ -23,8 +23,8 @@ class Vocabulary:
     """The token ids over a SentencePiece model of N pieces whose pieces 0, 1, 2 are <unk>, <s>, </s>.
 
     0 <s>, 1 <pad>, 2 </s>, 3 <unk>; piece p >= 3 has id p + 1, so ordinary ids are 4..N; N + 1 is <mask>;
-    the sentinels <mask_0>, <mask_1>, ... follow. XLM-R's 250,000 pieces give <mask> 250001, the sentinels
-    250002..250101 and 250,104 rows, DeltaLM's own table.
+    the sentinels <mask_0>, <mask_1>, ... follow, and the language tags of a tuned model behind them. XLM-R's
+    250,000 pieces give <mask> 250001, the sentinels 250002..250101 and 250,104 rows, DeltaLM's own table.
     """
 
     num_pieces: int
@@ -36,6 +36,9 @@ class Vocabulary:
     first_sentinel_id: int = 0
     """Id of <mask_0>. 0 stands for N + 2, and is replaced by it when the vocabulary is made."""
 
+    num_tags: int = 0
+    """How many language tags there are."""
+
     BOS: ClassVar[int] = 0
     PAD: ClassVar[int] = 1
     EOS: ClassVar[int] = 2
@@ -44,8 +47,8 @@ class Vocabulary:
     def __post_init__(self) -> None:
         if self.num_pieces <= FIRST_ORDINARY_PIECE:
             raise ValueError(f"num_pieces must be more than {FIRST_ORDINARY_PIECE}, not {self.num_pieces}")
-        if self.num_sentinels < 1:
-            raise ValueError(f"num_sentinels must be at least 1, not {self.num_sentinels}")
+        if self.num_sentinels < 0 or self.num_tags < 0:
+            raise ValueError(f"{self.num_sentinels} sentinels and {self.num_tags} tags: there are 0 or more")
         if self.first_sentinel_id == 0:
             object.__setattr__(self, "first_sentinel_id", self.mask_id + 1)
         if self.first_sentinel_id <= self.mask_id:
@@ -59,9 +62,14 @@ class Vocabulary:
         return self.num_pieces + 1
 
     @property
+    def first_tag_id(self) -> int:
+        """Id of the first language tag, behind the sentinels."""
+        return self.first_sentinel_id + self.num_sentinels
+
+    @property
     def num_rows(self) -> int:
         """Rows of the embedding table: all ids, padded to a multiple of 8."""
-        num_ids = self.first_sentinel_id + self.num_sentinels
+        num_ids = self.first_tag_id + self.num_tags
         return -(-num_ids // ROWS_MULTIPLE) * ROWS_MULTIPLE
 
     @property
@@ -78,6 +86,10 @@ class Vocabulary:
     def is_sentinel(self, token_id: int) -> bool:
         """Whether an id is a sentinel's."""
         return self.first_sentinel_id <= token_id < self.first_sentinel_id + self.num_sentinels
+
+    def is_tag(self, token_id: int) -> bool:
+        """Whether an id is a language tag's."""
+        return self.first_tag_id <= token_id < self.first_tag_id + self.num_tags
 
     def is_piece(self, token_id: int) -> bool:
         """Whether an id is an ordinary piece's, 4..N (<unk> is not)."""

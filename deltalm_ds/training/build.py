@@ -147,7 +147,7 @@ def _build(settings: PretrainSettings, process: Process) -> Iterator[Trainer]:
             process=process,
             engine=engine,
             model_config=model.config,
-            save_model=saver(model, corpus),
+            save_model=saver(model, corpus, settings),
             groups=reader.group_names,
             fingerprint=reader.fingerprint(),
             loader=loader,

@@ -15,7 +15,7 @@ from deltalm_ds.errors import UserError
 from deltalm_ds.model import DeltaLM, DeltaLMConfig, MaskedEncoder, Recomputation
 from deltalm_ds.model.masked_encoder import encoder_config
 from deltalm_ds.training.settings import PresetName, PretrainSettings
-from deltalm_ds.weights import load_pretrained, save_encoder, save_own
+from deltalm_ds.weights import Description, load_pretrained, save_encoder, save_own
 
 
 @dataclass(frozen=True)
@@ -91,12 +91,21 @@ def _check_positions(settings: PretrainSettings, config: DeltaLMConfig) -> None:
         )
 
 
-def saver(model: DeltaLM | MaskedEncoder, corpus: Corpus) -> Callable[[dict[str, torch.Tensor], Path], None]:
+def saver(
+    model: DeltaLM | MaskedEncoder, corpus: Corpus, settings: PretrainSettings
+) -> Callable[[dict[str, torch.Tensor], Path], None]:
     """What writes trained weights as a model folder of the model's kind."""
     config, tokenizer = model.config, corpus.tokenizer_path
     if isinstance(model, MaskedEncoder):
         return lambda weights, folder: save_encoder(config, weights, tokenizer, folder)
-    return lambda weights, folder: save_own(_Trained(config, weights), folder)
+    languages = {language for source in corpus.sources("train") for language in source.languages}
+    description = Description(
+        tokenizer=tokenizer,
+        vocabulary=corpus.vocabulary,
+        languages=tuple(sorted(languages)),
+        training={"command": "pretrain", "settings": settings.to_dict(), "data": corpus.fingerprint},
+    )
+    return lambda weights, folder: save_own(_Trained(config, weights), folder, description)
 
 
 @dataclass

@@ -12,13 +12,24 @@ from typing import Any
 from torch import Tensor
 
 from deltalm_ds.model.config import DeltaLMConfig
+from deltalm_ds.weights.description import Description, TaskDescription, read_description
 from deltalm_ds.weights.encoder import save_encoder
 from deltalm_ds.weights.layouts import read_source
 from deltalm_ds.weights.names import parameter_shapes
 from deltalm_ds.weights.own import save_own
 from deltalm_ds.weights.report import Report
 
-__all__ = ["Loaded", "Report", "load_pretrained", "parameter_shapes", "save_encoder", "save_own"]
+__all__ = [
+    "Description",
+    "Loaded",
+    "Report",
+    "TaskDescription",
+    "load_pretrained",
+    "parameter_shapes",
+    "read_description",
+    "save_encoder",
+    "save_own",
+]
 
 
 @dataclass(frozen=True)

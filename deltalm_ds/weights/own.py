@@ -1,4 +1,7 @@
-"""Our own model folders: config.json and model.safetensors, the tied table stored once."""
+"""Our own model folders: config.json and model.safetensors, the tied table stored once.
+
+A folder that is to be used by itself has its tokenizer too, and config.json describes it (description.py).
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from deltalm_ds.errors import UserError
-from deltalm_ds.files import fsync_directory, write_text_atomically
+from deltalm_ds.files import file_tree_hash, fsync_directory, write_bytes_atomically, write_text_atomically
 from deltalm_ds.model.config import DeltaLMConfig
+from deltalm_ds.weights.description import CONFIG_FILE, TOKENIZER_FILE, Description
 from deltalm_ds.weights.names import parameter_shapes
 from deltalm_ds.weights.safe import check_tensors, load_safetensors
 from deltalm_ds.weights.source import Source, fixed_fields
@@ -21,7 +25,6 @@ from deltalm_ds.weights.source import Source, fixed_fields
 FORMAT = "deltalm-ds model"
 VERSION = 1
 
-CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 
 
@@ -42,8 +45,10 @@ class OwnSource(Source):
         return parameter
 
 
-def save_own(model: Model, path: str | Path) -> None:
+def save_own(model: Model, path: str | Path, description: Description | None = None) -> None:
     """Write `model` into the folder `path` as config.json and model.safetensors, in the model's own dtype.
+
+    With a description, that goes into config.json and its tokenizer beside it.
 
     Each file is written aside, synced and renamed; the weights carry the configuration too, so that a save
     that was interrupted between the two over an older model is noticed when loading.
@@ -54,8 +59,14 @@ def save_own(model: Model, path: str | Path) -> None:
     configuration = model.config.to_dict()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_weights(folder / WEIGHTS_FILE, tensors, {"config": json.dumps(configuration)})
         content = {"format": FORMAT, "version": VERSION, "model": configuration}
+        if description is not None:
+            if description.tokenizer != folder / TOKENIZER_FILE:
+                write_bytes_atomically(folder / TOKENIZER_FILE, description.tokenizer.read_bytes())
+            content |= description.to_json()
+        write_weights(folder / WEIGHTS_FILE, tensors, {"config": json.dumps(configuration)})
+        if description is not None:
+            content["weights"] = _weights_entry(folder / WEIGHTS_FILE)
         write_text_atomically(folder / CONFIG_FILE, json.dumps(content, indent=2) + "\n")
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(
@@ -91,6 +102,7 @@ def read_own(folder: Path, content: dict[str, Any]) -> OwnSource:
         config = DeltaLMConfig.from_dict(content["model"])
     except UserError as error:
         raise UserError(f"{config_path}: {error}") from error
+    _check_weights_file(folder, content.get("weights"))
     tensors, metadata = load_safetensors(folder / WEIGHTS_FILE)
     _check_same_model(folder, config, metadata)
     return OwnSource(
@@ -100,6 +112,22 @@ def read_own(folder: Path, content: dict[str, Any]) -> OwnSource:
         known=fixed_fields(config),
         suggested=config.to_dict(),
     )
+
+
+def _weights_entry(path: Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": file_tree_hash(path)}
+
+
+def _check_weights_file(folder: Path, entry: Any) -> None:
+    """UserError unless the weights are those that config.json was written for; it says so in described folders."""
+    path = folder / WEIGHTS_FILE
+    if entry is None or not path.is_file():  # what reads it says that it is missing
+        return
+    if _weights_entry(path) != entry:
+        raise UserError(
+            f"{path} is not the file that {CONFIG_FILE} was written for (its size or hash differs): it was "
+            "changed, or a save was interrupted; take another copy of the model, or save it again"
+        )
 
 
 def _parameters(model: Model) -> dict[str, Tensor]:

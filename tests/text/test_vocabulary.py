@@ -42,10 +42,20 @@ def test_dtype_holds_every_row(num_pieces: int, dtype: type) -> None:
     assert np.iinfo(dtype).max >= Vocabulary(num_pieces).num_rows - 1
 
 
-@pytest.mark.parametrize("bad", [{"num_pieces": 3}, {"num_pieces": 100, "num_sentinels": 0}])
+@pytest.mark.parametrize(
+    "bad", [{"num_pieces": 3}, {"num_pieces": 100, "num_sentinels": -1}, {"num_pieces": 100, "num_tags": -1}]
+)
 def test_impossible_sizes_are_refused(bad: dict[str, int]) -> None:
-    with pytest.raises(ValueError, match="must be"):
+    with pytest.raises(ValueError, match=r"must be|0 or more"):
         Vocabulary(**bad)
+
+
+def test_tags_stand_behind_the_sentinels() -> None:
+    vocabulary = Vocabulary(1000, num_sentinels=7, num_tags=3)
+    assert vocabulary.first_tag_id == vocabulary.sentinel_id(6) + 1
+    tags = [i for i in range(vocabulary.num_rows) if vocabulary.is_tag(i)]
+    assert tags == list(range(vocabulary.first_tag_id, vocabulary.first_tag_id + 3))
+    assert tags[-1] < vocabulary.num_rows
 
 
 def test_sentinels_out_of_range_are_refused() -> None:
