@@ -148,7 +148,7 @@ def _checked(name: str, content: Any, fields: Mapping[str, type] | None = None) 
         raise ValueError(f"{name} lacks or does not know {sorted(content.keys() ^ fields.keys())}")
     for field_name, kind in fields.items():
         value = content[field_name]
-        if type(value) is not kind or (kind is int and value < 0):
+        if type(value) is not kind or (isinstance(value, int) and value < 0):
             raise ValueError(f"{name}.{field_name} is {value!r}")
     return dict(content)
 

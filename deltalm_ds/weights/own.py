@@ -119,7 +119,7 @@ def _weights_entry(path: Path) -> dict[str, Any]:
 
 
 def _check_weights_file(folder: Path, entry: Any) -> None:
-    """UserError unless the weights are those that config.json was written for; it says so in described folders."""
+    """UserError unless the weights are those that a described folder's config.json was written for."""
     path = folder / WEIGHTS_FILE
     if entry is None or not path.is_file():  # what reads it says that it is missing
         return

@@ -29,7 +29,8 @@ TASK = TaskDescription(
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("tokenizer") / "any.model"
-    path.write_bytes(train_tokenizer(["nosa teki lumo bane", "teki tado nosa bane loki", "fumi gari teba lode"] * 20, 24, 1.0))
+    lines = ["nosa teki lumo bane", "teki tado nosa bane loki", "fumi gari teba lode"]
+    path.write_bytes(train_tokenizer(lines * 20, 24, 1.0))
     return path
 
 
