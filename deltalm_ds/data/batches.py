@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -167,7 +168,9 @@ class StepReader:
     """Makes one rank's part of any global batch. It can be sent to another process.
 
     Sample i of a global batch goes to place i mod (micro-batches · ranks); place p is micro-batch p div ranks
-    of rank p mod ranks. So shares differ by at most one sample.
+    of rank p mod ranks. So shares differ by at most one sample. With `by_tokens` the longest sample goes
+    first, each to the place with the fewest tokens so far: no micro-batch then has more tokens than the mean
+    and one sample.
     """
 
     reader: SampleReader
@@ -178,12 +181,18 @@ class StepReader:
     """Number of ranks."""
     num_micro_batches: int
     """Micro-batches of every rank in a step."""
+    by_tokens: bool = False
+    """Whether shares are equal in tokens instead of samples."""
 
     def read(self, batch: GlobalBatch) -> StepBatches:
         """What this rank runs of a global batch."""
         positions = np.arange(batch.first_position, batch.end_position)
         num_places = self.world_size * self.num_micro_batches
-        shares = [positions[place::num_places] for place in range(self.rank, num_places, self.world_size)]
+        if self.by_tokens:
+            shares = _shares_of_tokens(positions, self.reader.num_tokens(positions), num_places)
+        else:
+            shares = [positions[place::num_places] for place in range(num_places)]
+        shares = shares[self.rank :: self.world_size]
         micro_batches = self._packed(shares)
         with_samples = [micro_batch for micro_batch in micro_batches if micro_batch.num_target_tokens]
         return StepBatches(
@@ -205,6 +214,19 @@ class StepReader:
         located = self.reader.order.locate(positions)
         examples = self.reader.examples(positions, located)
         return _pack(positions, located.source, examples, [len(share) for share in shares])
+
+
+def _shares_of_tokens(
+    positions: NDArray[np.int64], num_tokens: NDArray[np.int64], num_places: int
+) -> list[NDArray[np.int64]]:
+    """Positions by place, about equal in tokens; in ascending order within a place."""
+    places = np.empty(len(positions), dtype=np.int64)
+    totals = [(0, place) for place in range(num_places)]
+    for number in np.argsort(-num_tokens, kind="stable").tolist():
+        total, place = totals[0]
+        places[number] = place
+        heapq.heapreplace(totals, (total + int(num_tokens[number]), place))
+    return [positions[places == place] for place in range(num_places)]
 
 
 def pack_samples(samples: Sequence[Sample]) -> PackedBatch[NDArray]:

@@ -16,7 +16,7 @@ BLOCK_SIZE = 65_536
 
 def source_shares(
     kinds: Sequence[Kind],
-    num_tokens: Sequence[int],
+    sizes: Sequence[int],
     monolingual_share: float,
     language_exponent: float,
     weights: Sequence[float] | None = None,
@@ -24,18 +24,18 @@ def source_shares(
     """The share of all samples that each source should have.
 
     Within the monolingual sources and within the pairs the share is proportional to weight ·
-    tokens**language_exponent (XLM-R's temperature sampling). The monolingual ones together get
+    size**language_exponent (XLM-R's temperature sampling). The monolingual ones together get
     `monolingual_share` and the pairs the rest; where there is only one kind, it gets everything. Sources
-    without tokens or of weight 0 get nothing.
+    of size or weight 0 get nothing.
 
-    Args: what kind the sources are, how many tokens they have, and their weights (1 each), [sources] each.
+    Args: what kind the sources are, their sizes in tokens or items, and weights (1 each), [sources] each.
     Returns: float64 [sources], the sum is 1.
-    Raises: UserError if no source has any tokens.
+    Raises: UserError if no source has any size.
     """
-    tokens = np.asarray(num_tokens, dtype=np.float64)
+    amounts = np.asarray(sizes, dtype=np.float64)
     monolingual = np.asarray([kind == "monolingual" for kind in kinds], dtype=bool)
-    parts = np.zeros(len(tokens))
-    parts[tokens > 0] = tokens[tokens > 0] ** language_exponent
+    parts = np.zeros(len(amounts))
+    parts[amounts > 0] = amounts[amounts > 0] ** language_exponent
     if weights is not None:
         parts *= np.asarray(weights)
     totals = parts[monolingual].sum(), parts[~monolingual].sum()

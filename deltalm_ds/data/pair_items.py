@@ -45,7 +45,7 @@ class SinglePairs:
             parts.append(read_tokens(self._dataset, start, start + length - 1, self._num_rows))
             parts.append(read_tokens(self._dataset, stop - 1, stop, self._num_rows))
         tokens = np.concatenate(parts)
-        if np.flatnonzero(tokens == Vocabulary.EOS).tolist() != [kept[0] - 1, len(tokens) - 1]:
+        if np.flatnonzero(tokens == Vocabulary.EOS)[-2:].tolist() != [kept[0] - 1, len(tokens) - 1]:
             raise self._dataset.damaged(f"pair {item} is not two sides that end with </s>")
         return tokens
 
@@ -84,6 +84,9 @@ def cut_together(source: int, target: int, *, capacity: int) -> tuple[int, int]:
 
 
 def split_pair(tokens: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """`<s> source </s>` and `target </s>` of one pair's tokens."""
-    border = int(np.argmax(tokens == Vocabulary.EOS)) + 1
+    """`<s> source </s>` and `target </s>` of one pair's tokens.
+
+    A source may have `</s>` between two parts of it, as question generation has; a target has none.
+    """
+    border = int(np.flatnonzero(tokens == Vocabulary.EOS)[-2]) + 1
     return tokens[:border], tokens[border:]

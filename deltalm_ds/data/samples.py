@@ -15,7 +15,7 @@ from deltalm_ds.data.examples import Example, Examples
 from deltalm_ds.data.masked import MaskedExample
 from deltalm_ds.data.order import Location, SampleOrder
 from deltalm_ds.data.permutation import stream_key
-from deltalm_ds.data.schedule import RunLength, plan_phases
+from deltalm_ds.data.schedule import PRETRAINING, OrderForm, RunLength, plan_phases
 from deltalm_ds.data.settings import DataSettings, trains_encoder
 from deltalm_ds.data.tasks import build_task
 from deltalm_ds.data.windows import Windows
@@ -93,12 +93,18 @@ class SampleReader:
         settings: lengths, objectives and mixture.
         seed: names order and masks.
         run: its length, which a cap on repeats and changes of the mixture need.
+        form: how the order is made; fine-tuning has shorter blocks.
 
     Raises: UserError if there is nothing to train on or if the objectives do not fit the vocabulary.
     """
 
     def __init__(
-        self, corpus: Corpus, settings: DataSettings, seed: int, run: RunLength | None = None
+        self,
+        corpus: Corpus,
+        settings: DataSettings,
+        seed: int,
+        run: RunLength | None = None,
+        form: OrderForm = PRETRAINING,
     ) -> None:
         self.trains_encoder = trains_encoder(corpus, settings)
         """Whether samples are for an encoder alone, with a MaskedExample each."""
@@ -106,7 +112,7 @@ class SampleReader:
         sources = [task.source for task in self._tasks]
         num_items = [task.windows.num_items for task in self._tasks]
         self.phases = plan_phases(
-            sources, num_items, settings.mixture, settings.changes, settings.max_epochs, run
+            sources, num_items, settings.mixture, settings.changes, settings.max_epochs, run, form
         )
         """Samples of each source in every block of the order."""
         names = [source.name for source in sources]

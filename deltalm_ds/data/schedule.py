@@ -53,6 +53,19 @@ class Mixture:
 
 
 @dataclass(frozen=True)
+class OrderForm:
+    """How large blocks are, and what the sizes of sources are counted in."""
+
+    block_size: int = BLOCK_SIZE
+    """Positions of a block. With as many as there are items, and shares by items, a block is an epoch."""
+    by_items: bool = False
+    """Shares follow from the sources' items instead of their tokens."""
+
+
+PRETRAINING = OrderForm()
+
+
+@dataclass(frozen=True)
 class Change:
     """A change of the mixture in the course of a run."""
 
@@ -115,6 +128,7 @@ def plan_phases(
     changes: Sequence[Change],
     max_epochs: float | None,
     run: RunLength | None,
+    form: OrderForm = PRETRAINING,
 ) -> Phases:
     """The quotas of every phase of a run.
 
@@ -128,6 +142,7 @@ def plan_phases(
         changes: in any order.
         max_epochs: the cap; None for none.
         run: its length, needed for changes and a cap.
+        form: the blocks'.
     Raises: UserError for a source that is not there, and where the cap leaves too few samples.
     """
     names = [source.name for source in sources]
@@ -139,42 +154,45 @@ def plan_phases(
     mixtures = {0: mixture}
     for change in sorted(changes, key=lambda change: change.step):
         assert run is not None
-        block = -(-change.step * run.batch_size // BLOCK_SIZE)
+        block = -(-change.step * run.batch_size // form.block_size)
         last = mixtures[max(mixtures)]
         mixtures[block] = last.changed(change.name, change.value)
     limits = None
     if max_epochs is not None:
         assert run is not None
-        limits = _limits(num_items, max_epochs, run)
+        limits = _limits(num_items, max_epochs, run, form.block_size)
     quotas, capped = [], []
+    sizes = num_items if form.by_items else [source.num_tokens for source in sources]
     for current in mixtures.values():
-        shares = _shares(sources, current)
-        free = block_quotas(shares)
+        shares = _shares(sources, sizes, current)
+        free = block_quotas(shares, form.block_size)
         if limits is not None:
-            _check_limits(shares, limits, num_items, max_epochs, run)
-            shares = cap_shares([source.kind for source in sources], shares, limits / BLOCK_SIZE)
-            quotas.append(block_quotas(shares, limits=limits))
+            _check_limits(shares, limits, num_items, max_epochs, run, form.block_size)
+            shares = cap_shares([source.kind for source in sources], shares, limits / form.block_size)
+            quotas.append(block_quotas(shares, form.block_size, limits))
         else:
             quotas.append(free)
         capped.append(quotas[-1] < free)
     return Phases(np.array(list(mixtures)), np.array(quotas), np.array(capped))
 
 
-def _shares(sources: Sequence[Source], mixture: Mixture) -> NDArray[np.float64]:
+def _shares(sources: Sequence[Source], sizes: Sequence[int], mixture: Mixture) -> NDArray[np.float64]:
     return source_shares(
         [source.kind for source in sources],
-        [source.num_tokens for source in sources],
+        sizes,
         mixture.monolingual_share,
         mixture.language_exponent,
         [source.weight * mixture.weights.get(source.name, 1.0) for source in sources],
     )
 
 
-def _limits(num_items: Sequence[int], max_epochs: float, run: RunLength) -> NDArray[np.int64]:
+def _limits(
+    num_items: Sequence[int], max_epochs: float, run: RunLength, block_size: int
+) -> NDArray[np.int64]:
     """The most samples of a block that each source may have, at least one."""
-    num_blocks = run.num_samples / BLOCK_SIZE
+    num_blocks = run.num_samples / block_size
     most = np.floor(max_epochs * np.asarray(num_items, dtype=np.float64) / num_blocks)
-    return np.clip(most, 1, BLOCK_SIZE).astype(np.int64)
+    return np.clip(most, 1, block_size).astype(np.int64)
 
 
 def _check_limits(
@@ -183,10 +201,11 @@ def _check_limits(
     num_items: Sequence[int],
     max_epochs: float | None,
     run: RunLength | None,
+    block_size: int,
 ) -> None:
     """UserError if the sources that are drawn from cannot fill a block within the limits."""
     used = shares > 0
-    if limits[used].sum() < BLOCK_SIZE:
+    if limits[used].sum() < block_size:
         assert run is not None
         items = int(np.asarray(num_items)[used].sum())
         raise UserError(

@@ -130,6 +130,26 @@ def test_any_split_has_the_same_samples(
     assert target_tokens == sum(len(parts[3]) for parts in expected.values()) // 8
 
 
+@pytest.mark.parametrize(("world_size", "num_micro_batches"), [(1, 1), (2, 3), (3, 2)])
+def test_shares_by_tokens(reader: SampleReader, world_size: int, num_micro_batches: int) -> None:
+    batch = GlobalBatch(0, 5, 45)
+    found: dict[int, tuple[bytes, ...]] = {}
+    sizes = []
+    for rank in range(world_size):
+        step = StepReader(reader, rank, world_size, num_micro_batches, by_tokens=True).read(batch)
+        assert len(step.micro_batches) == num_micro_batches
+        for micro_batch in step.micro_batches:
+            found |= sequences(micro_batch)
+            sizes.append(int(reader.num_tokens(micro_batch.sample_ids).sum()))
+            assert micro_batch.sample_ids.tolist() == sorted(micro_batch.sample_ids)
+    whole = StepReader(reader, 0, 1, 1).read(batch).micro_batches[0]
+    assert found == sequences(whole)
+    longest = int(reader.num_tokens(np.arange(5, 45)).max())
+    assert max(sizes) <= sum(sizes) / len(sizes) + longest
+    if len(sizes) > 1:
+        assert min(sizes) > sum(sizes) / len(sizes) - longest
+
+
 def test_a_batch_is_its_samples_end_to_end(reader: SampleReader) -> None:
     samples = reader.samples([5, 900, 17])
     batch = pack_samples(samples)

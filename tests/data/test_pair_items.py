@@ -83,12 +83,20 @@ def test_what_is_no_pair_is_named(tmp_path: Path) -> None:
         ("odd", [[0, 5, 2]], "1 sequences, an odd number"),
         ("short", [[0], [5, 2]], r"sequences 0 and 1 are no pair"),
         ("unended", [[0, 5, 6], [7, 2]], r"pair 0 is not two sides that end with </s>"),
-        ("three", [[0, 5, 2, 6, 2], [7, 2]], r"pair 0 is not two sides that end with </s>"),
+        ("three", [[0, 5, 2], [6, 2, 7, 2]], r"pair 0 is not two sides that end with </s>"),
     ):
         (tmp_path / name).mkdir()
         opened = dataset(tmp_path / name, sequences)
         with pytest.raises(UserError, match=message):
             SinglePairs(opened, kept, ROWS).tokens(0)
+
+
+def test_a_source_may_have_parts(tmp_path: Path) -> None:
+    kept = partial(cut_each, max_source=16, max_target=16)
+    opened = dataset(tmp_path, [[0, 5, 2, 6, 7, 2], [8, 9, 2]])
+    tokens = SinglePairs(opened, kept, ROWS).tokens(0)
+    source, target = split_pair(tokens)
+    assert (source.tolist(), target.tolist()) == ([0, 5, 2, 6, 7, 2], [8, 9, 2])
 
 
 def test_an_id_outside_the_vocabulary_is_named(tmp_path: Path) -> None:

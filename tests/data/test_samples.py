@@ -4,16 +4,18 @@ import dataclasses
 import pickle
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from made_corpus import random_documents, write_corpus, write_random_corpus
+from made_corpus import random_documents, random_pairs, write_corpus, write_random_corpus
 
 from deltalm_ds.data.corpus import Corpus
 from deltalm_ds.data.mixture import BLOCK_SIZE
 from deltalm_ds.data.samples import GroupName, Sample, SampleReader, ValidationReader
+from deltalm_ds.data.schedule import OrderForm
 from deltalm_ds.data.settings import DataSettings
 from deltalm_ds.errors import UserError
 
@@ -244,3 +246,25 @@ def test_impossible_settings_are_refused(values: dict[str, float], message: str)
 def test_samples_and_batches_are_made_without_torch() -> None:
     code = "import sys, deltalm_ds.data.batches; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_block_of_all_items_is_an_epoch(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    counts = {"en-fr": 37, "en-de": 11, "de-en": 80}
+    corpus = Corpus.open(
+        write_corpus(tmp_path, {name: random_pairs(rng, count, 9) for name, count in counts.items()})
+    )
+    settings = DataSettings(pair_objective="translation", language_exponent=1.0)
+    reader = SampleReader(corpus, settings, seed=5, form=OrderForm(block_size=128, by_items=True))
+    for epoch in range(3):
+        seen = Counter(
+            (sample.language, sample.item, sample.epoch)
+            for sample in reader.samples(range(128 * epoch, 128 * epoch + 128))
+        )
+        expected = {(name, item, epoch) for name, count in counts.items() for item in range(count)}
+        assert seen == Counter(expected)
+    hot = DataSettings(pair_objective="translation", language_exponent=0.2)
+    even = SampleReader(corpus, hot, seed=5, form=OrderForm(block_size=128, by_items=True))
+    powers = np.array([count**0.2 for count in sorted(counts.values())])
+    quotas = np.sort(even.phases.quotas[0])
+    assert np.abs(quotas - 128 * powers / powers.sum()).max() < 1
