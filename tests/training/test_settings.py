@@ -5,7 +5,8 @@ import pytest
 from deltalm_ds.commands import parse
 from deltalm_ds.errors import UserError
 from deltalm_ds.training.optimizer import OptimizerSettings
-from deltalm_ds.training.settings import SAMPLE_RUN, MonitoringSettings, PretrainSettings
+from deltalm_ds.training.run_settings import MonitoringSettings
+from deltalm_ds.training.settings import SAMPLE_RUN, PretrainSettings
 
 DATA = Path("data")
 
