@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,13 +23,29 @@ from deltalm_ds.training.distributed import Process, on_first, sum_over_ranks
 from deltalm_ds.training.engine import Engine, StepOutcome
 from deltalm_ds.training.flops import Peak, training_flops
 from deltalm_ds.training.monitor import Monitor, duration, say
+from deltalm_ds.training.run_settings import RunSettings
 from deltalm_ds.training.schedule import learning_rate_at
-from deltalm_ds.training.settings import PretrainSettings
+from deltalm_ds.training.selection import BestModels
 from deltalm_ds.training.totals import Totals
-from deltalm_ds.training.validation import Validator
+from deltalm_ds.training.validation import ValidationReport
 
 MODEL = "model"
 """Folder in a run's output with the model that it trained."""
+
+
+class Validates(Protocol):
+    """What the trainer asks of a validation."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to validate on."""
+
+    @property
+    def texts_title(self) -> str:
+        """What a report's texts show."""
+
+    def run(self, engine: Engine) -> ValidationReport:
+        """Validate the engine's model; called by all processes together, and the same for all."""
 
 
 @dataclass
@@ -50,7 +66,7 @@ class Trainer:
     def __init__(
         self,
         *,
-        settings: PretrainSettings,
+        settings: RunSettings,
         output: Path,
         process: Process,
         engine: Engine,
@@ -59,7 +75,8 @@ class Trainer:
         groups: list[GroupName],
         fingerprint: dict[str, Any],
         loader: StepLoader,
-        validator: Validator,
+        validator: Validates,
+        selection: BestModels | None,
         store: CheckpointStore,
         monitor: Monitor | None,
         peak: Peak,
@@ -73,6 +90,7 @@ class Trainer:
         self.fingerprint = fingerprint
         self.loader = loader
         self.validator = validator
+        self.selection = selection
         self.store = store
         self.monitor = monitor
         self.peak = peak
@@ -84,9 +102,11 @@ class Trainer:
         """Take over what a checkpoint says of the run; the engine has its tensors already."""
         self.progress = Progress(state.step, state.next_position, state.monitoring["skipped_steps"])
         self.totals.load_state(state.monitoring["totals"])
+        if self.selection is not None:
+            self.selection.load_state(state.monitoring["selection"])
 
     def train(self) -> None:
-        """Run to the last step, or to --stop-after."""
+        """Run to the last step, to --stop-after, or until the validation score no longer rises."""
         monitoring = self.settings.monitoring
         assert self.settings.steps is not None  # complete() has filled it in
         last = self.settings.steps
@@ -95,7 +115,7 @@ class Trainer:
         self._clock = _Clock(self.progress.step)
         waited = 0.0
         steps: Iterator[StepBatches] = iter(self.loader)
-        while self.progress.step < last:
+        while self.progress.step < last and not self._is_done:
             batches = next(steps)
             self.totals.add_counts(waited_seconds=self.loader.waited_seconds - waited)
             waited = self.loader.waited_seconds
@@ -105,10 +125,15 @@ class Trainer:
                 self._record(outcome, learning_rate)
             if step == last or (monitoring.validate_every and step % monitoring.validate_every == 0):
                 self._validate()
-            if step == last or step % monitoring.save_every == 0:
+            if step == last or self._is_done or step % monitoring.save_every == 0:
                 self._save()
-        if self.progress.step == self.settings.steps:
+        if self._is_done:
             self._save_model()
+
+    @property
+    def _is_done(self) -> bool:
+        has_stopped = self.selection is not None and self.selection.should_stop
+        return has_stopped or self.progress.step == self.settings.steps
 
     def _run_step(self, batches: StepBatches) -> tuple[StepOutcome, float]:
         settings, device = self.settings, self.process.device
@@ -200,12 +225,23 @@ class Trainer:
             self._say("no validation: the data have no validation samples")
             return
         report = self.validator.run(self.engine)
+        if self.selection is not None:
+            self._select(self.selection, report.values)
         if self.monitor is not None:
             self.monitor.record(self.progress.step, "validation", report.values)
             self._say(report.lines())
             if report.texts:
                 self.monitor.show_text(self.progress.step, self.validator.texts_title, report.texts)
                 self._say(report.texts)
+
+    def _select(self, selection: BestModels, values: dict[str, float]) -> None:
+        step, score = self.progress.step, values[selection.metric]
+        if selection.observe(step, score):
+            weights = self.engine.full_weights()
+            on_first(lambda: selection.keep(step, weights, self.save_model))
+        elif selection.should_stop:
+            num = selection.num_without_improvement
+            self._say(f"stopping: {selection.metric} has not improved in {num} validations")
 
     def _save(self) -> None:
         start = time.perf_counter()
@@ -223,6 +259,7 @@ class Trainer:
                 monitoring={
                     "skipped_steps": self.progress.skipped_steps,
                     "totals": self.totals.to_state(),
+                    **({} if self.selection is None else {"selection": self.selection.to_state()}),
                 },
             )
         )
@@ -230,8 +267,12 @@ class Trainer:
 
     def _save_model(self) -> None:
         """Leave the trained weights as a folder that --from and `DeltaLM.from_pretrained` read."""
+        folder, selection = self.output / MODEL, self.selection
+        if selection is not None and selection.kept:
+            on_first(lambda: self.save_model(selection.averaged(), folder))
+            self._say(f"the model in {folder} is {selection.describe()}")
+            return
         weights = self.engine.full_weights()
-        folder = self.output / MODEL
         on_first(lambda: self.save_model(weights, folder))
         self._say(f"the trained model is in {folder}: new runs start from it by --from")
 

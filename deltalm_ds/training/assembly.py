@@ -1,0 +1,240 @@
+"""A trainer put together from its parts, the same for pre-training and fine-tuning."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from deltalm_ds.data.batches import BatchPlan, StepReader
+from deltalm_ds.data.corpus import Corpus
+from deltalm_ds.data.loader import StepLoader
+from deltalm_ds.data.samples import SampleReader
+from deltalm_ds.errors import UserError
+from deltalm_ds.files import write_text_atomically
+from deltalm_ds.model import DeltaLM, MaskedEncoder
+from deltalm_ds.ops.cuda import choice
+from deltalm_ds.training.checkpoint_folder import CONFIG, RunState, differences, step_folders
+from deltalm_ds.training.checkpoints import CheckpointStore, find_resumable
+from deltalm_ds.training.deepspeed_config import DeepSpeedConfig
+from deltalm_ds.training.distributed import Process, from_first, on_first
+from deltalm_ds.training.engine import Engine
+from deltalm_ds.training.flops import Peak, peak_of
+from deltalm_ds.training.monitor import METRICS, Monitor, say
+from deltalm_ds.training.optimizer import build_optimizer, check_optimizer
+from deltalm_ds.training.run_settings import RunSettings
+from deltalm_ds.training.selection import BestModels
+from deltalm_ds.training.trainer import Trainer, Validates
+
+CHECKPOINTS = "checkpoints"
+SETTINGS = "settings.json"
+
+# Settings that change no number of a run, or that resuming compares elsewhere.
+_MAY_DIFFER = (
+    *(
+        "data",
+        "output",
+        "from_",
+        "resume",
+        "allow_changes",
+        "stop_after",
+        "plan_data",
+        "deepspeed_config",
+        "local_rank",
+    ),
+    *("preset", "layer_norm", "embedding_layer_norm", "data_settings", "monitoring"),
+)
+
+VERIFIED_BYTES = 1 << 28
+"""Data up to this size are hashed at every start, half a second's work; `corpus --verify` hashes any size."""
+
+_TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a kind of run brings to the trainer."""
+
+    settings: RunSettings
+    """Complete: what the user left open is filled in."""
+    output: Path
+    process: Process
+    deepspeed_config: DeepSpeedConfig
+    corpus: Corpus
+    reader: SampleReader
+    """Samples by position."""
+    plan: BatchPlan
+    """Where global batches end."""
+    shares_by_tokens: bool = False
+    """Whether micro-batches are equal in tokens instead of samples."""
+    num_loader_workers: int
+    """Processes that make batches ahead of time."""
+    model: DeltaLM | MaskedEncoder
+    """The same on every rank."""
+    origin: str
+    """Where its weights come from, in words."""
+    save_model: Callable[[dict[str, torch.Tensor], Path], None]
+    """Writes trained weights as a model folder."""
+    validator: Validates
+    selection: BestModels | None = None
+    """Keeps the best models, where a score tells which they are."""
+
+
+@contextlib.contextmanager
+def assembled(parts: Parts) -> Iterator[Trainer]:
+    """A trainer of these parts, resumed from its newest checkpoint where the settings say so."""
+    settings, process, output, config = parts.settings, parts.process, parts.output, parts.deepspeed_config
+    model = parts.model
+    check_optimizer(settings.optimizer_settings, process.device, offload=config.offload_optimizer)
+    peak = _peak(settings, config, process)
+    resumable = None
+    if settings.resume:
+        resumable = find_resumable(
+            output / CHECKPOINTS,
+            world_size=process.world_size,
+            zero_stage=config.zero_stage,
+            dtype=config.dtype,
+            model_config=model.config.to_dict(),
+            fingerprint=parts.reader.fingerprint(),
+            allow_changes=settings.allow_changes,
+            say=say,
+        )
+        if resumable.needs_universal:
+            config.resolved["checkpoint"]["load_universal"] = True
+    if process.is_first:
+        _describe(parts, peak)
+        if process.device.type == "cuda":
+            say(f"kernels   {choice.description('cuda')}")
+        if resumable is not None:
+            _say_changes(settings, resumable.state)
+
+    steps_on = torch.device("cpu") if config.offload_optimizer else process.device
+    optimizer = build_optimizer(model, settings.optimizer_settings, steps_on)
+    engine = Engine(model, optimizer, config)
+    store = CheckpointStore(
+        output / CHECKPOINTS, engine.deepspeed, num_kept=settings.monitoring.keep_checkpoints, say=say
+    )
+    state = store.load(resumable) if resumable else None
+    if state is not None:
+        engine.restore_hyperparameters()
+    if state is not None and process.is_first:
+        say(f"resuming after step {state.step:,}, at sample {state.next_position:,}")
+    batches = parts.plan.batches(
+        parts.reader.num_tokens,
+        *((state.step, state.next_position) if state else (0, 0)),
+        end_step=settings.steps,
+    )
+    step_reader = StepReader(
+        parts.reader,
+        process.rank,
+        process.world_size,
+        config.gradient_accumulation_steps,
+        by_tokens=parts.shares_by_tokens,
+    )
+    with (
+        StepLoader(step_reader, batches, parts.num_loader_workers) as loader,
+        _monitor(output, state.step if state else None, process) as monitor,
+    ):
+        trainer = Trainer(
+            settings=settings,
+            output=output,
+            process=process,
+            engine=engine,
+            model_config=model.config,
+            save_model=parts.save_model,
+            groups=parts.reader.group_names,
+            fingerprint=parts.reader.fingerprint(),
+            loader=loader,
+            validator=parts.validator,
+            selection=parts.selection,
+            store=store,
+            monitor=monitor,
+            peak=peak,
+        )
+        if state is not None:
+            trainer.resume(state)
+        yield trainer
+
+
+def new_output_folder(settings: RunSettings, name: str) -> Path:
+    """Where the run goes; UserError where another one is already."""
+    output = settings.output or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    if not settings.resume and step_folders(output / CHECKPOINTS):
+        raise UserError(f"--output {output} holds a run: go on with it by --resume, or name another folder")
+    if not settings.resume and (output / METRICS).exists():
+        raise UserError(
+            f"--output {output} holds the record of a run without checkpoints: remove it or name another"
+        )
+    return output
+
+
+def open_corpus(find: Callable[[], Path]) -> Corpus:
+    """The data that `find` finds on rank 0, hashed there unless they are large, and opened by every rank."""
+
+    def verify() -> Path:
+        path = find()
+        corpus = Corpus.open(path)
+        if corpus.num_bytes <= VERIFIED_BYTES:
+            Corpus.open(path, verify=True)
+        else:
+            say(
+                f"{path}: {corpus.num_bytes / 1e9:,.0f} GB, sizes checked; "
+                f"for the hashes run python -m deltalm_ds.corpus {path} --verify"
+            )
+        return path
+
+    return Corpus.open(on_first(verify))
+
+
+@contextlib.contextmanager
+def _monitor(output: Path, resumed_at: int | None, process: Process) -> Iterator[Monitor | None]:
+    """Rank 0's monitor; None elsewhere."""
+    if not process.is_first:
+        yield None
+        return
+    monitor = Monitor(output, resumed_at)
+    try:
+        yield monitor
+    finally:
+        monitor.close()
+
+
+def _peak(settings: RunSettings, config: DeepSpeedConfig, process: Process) -> Peak:
+    if settings.monitoring.peak_tflops is not None:
+        return Peak(settings.monitoring.peak_tflops, "--peak-tflops")
+    return from_first(peak_of(process.device, _TORCH_DTYPES[config.dtype]))
+
+
+def _describe(parts: Parts, peak: Peak) -> None:
+    """Print what will run, and save all of it beside the checkpoints."""
+    settings, config, model, corpus, output = (
+        *(parts.settings, parts.deepspeed_config, parts.model),
+        *(parts.corpus, parts.output),
+    )
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    tokens = sum(source.num_tokens for source in corpus.sources("train"))
+    say(f"data      {corpus.path}: {tokens:,} tokens in {len(corpus.sources('train'))} sources")
+    say(f"model     {num_parameters:,} parameters, {config.dtype}; {parts.origin}")
+    say(f"output    {output}  (curves: tensorboard --logdir {output})")
+    say(f"peak      {peak.tflops:.4g} TFLOP/s a device, of which MFU is a share ({peak.name})")
+    say("settings  " + " ".join(settings.changed_options()))
+    say("DeepSpeed " + config.to_json().rstrip())
+    output.mkdir(parents=True, exist_ok=True)
+    config.save(output / "deepspeed.json")
+    for name, content in ((SETTINGS, settings.to_dict()), (CONFIG, model.config.to_dict())):
+        write_text_atomically(output / name, json.dumps(content, indent=2) + "\n")
+
+
+def _say_changes(settings: RunSettings, state: RunState) -> None:
+    """Name what the run goes on with otherwise than before; data and objectives were compared already."""
+    there, here = (
+        {name: value for name, value in described.items() if name not in _MAY_DIFFER}
+        for described in (state.settings, settings.to_dict())
+    )
+    if changed := differences(there, here):
+        say(f"settings changed since {state.name}: {changed}")
