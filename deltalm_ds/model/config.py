@@ -98,8 +98,8 @@ class DeltaLMConfig:
             raise UserError(f"model: decoder must be interleaved or standard, not {self.decoder!r}")
         if self.decoder == "standard" and self.num_decoder_blocks % 2:
             raise UserError(
-                "model: a standard decoder has three layers in place of two blocks, and num_decoder_blocks is "
-                f"{self.num_decoder_blocks}; take an even number (all presets but small have one)"
+                "model: a standard decoder has three layers in place of two blocks, and num_decoder_blocks "
+                f"is {self.num_decoder_blocks}; take an even number (all presets but small have one)"
             )
         for name in ("dropout", "attention_dropout", "activation_dropout"):
             if not 0 <= getattr(self, name) < 1:

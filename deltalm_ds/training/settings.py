@@ -159,8 +159,8 @@ class PretrainSettings:
             )
         if self.cross_attention_start is not None and (self.from_ is None or self.decoder != "standard"):
             raise UserError(
-                "--cross-attention-start is for --decoder standard with --from an XLM-R: leave it out, or give "
-                "both"
+                "--cross-attention-start is for --decoder standard with --from an XLM-R: leave it out, or "
+                "give both"
             )
 
     @property

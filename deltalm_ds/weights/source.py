@@ -135,12 +135,13 @@ class Source:
         state = draw_cross_attention(config, seed) if draws_cross_attention else {}
         remarks = self.remarks_on(config)
         if draws_cross_attention:
-            remarks = [f"new: cross-attention of every decoder layer, as in a new model, seed {seed}", *remarks]
+            remark = f"new: cross-attention of every decoder layer, as in a new model, seed {seed}"
+            remarks = [remark, *remarks]
         for parameter, name in origins.items():
             tensor = self.tensors[name]
             if parameter == TOKEN_TABLE:
-                tensor, remark = self._token_table(tensor, config, seed)
-                remarks = [*remark, *remarks]
+                tensor, about_rows = self._token_table(tensor, config, seed)
+                remarks = [*about_rows, *remarks]
             state[parameter] = torch.empty(shapes[parameter], dtype=torch.float32).copy_(tensor)
         if "num_heads" not in self.known:
             remarks = [*remarks, f"attention heads: {config.num_heads}, which the file does not say"]
