@@ -9,10 +9,12 @@ from typing import Literal
 
 from deltalm_ds.data.settings import DataSettings
 from deltalm_ds.errors import UserError
+from deltalm_ds.model.config import DecoderForm
 from deltalm_ds.training.optimizer import OptimizerSettings
 from deltalm_ds.training.run_settings import MonitoringSettings, RunSettings
+from deltalm_ds.weights import CrossAttentionStart
 
-PresetName = Literal["tiny", "small", "base", "large"]
+PresetName = Literal["tiny", "mini", "small", "base", "large"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class PresetDefaults:
 # The paper's run for base and large, as far as it is known; the small ones are for trying out.
 _DEFAULTS: dict[str, PresetDefaults] = {
     "tiny": PresetDefaults(2_000, 16, 1e-3, None),
+    "mini": PresetDefaults(5_000, 32, 1e-3, None),
     "small": PresetDefaults(20_000, 128, 5e-4, None),
     "base": PresetDefaults(600_000, 2048, 2e-4, 10_000),
     "large": PresetDefaults(600_000, 2048, 2e-4, 10_000),
@@ -51,11 +54,11 @@ class PretrainSettings(RunSettings):
     plan_data: bool = False
     """Print how often the run will read each language and pair, and end."""
     steps: int | None = None
-    """Optimizer steps of the whole run. Default by preset: 600,000 for base and large, 20,000 small, 2,000
-    tiny."""
+    """Optimizer steps of the whole run. Default by preset: 600,000 for base and large, 20,000 small, 5,000
+    mini, 2,000 tiny."""
     batch_size: int | None = None
     """Samples of a global batch, over all processes. Default by preset: 2,048 for base and large, 128 small,
-    16 tiny."""
+    32 mini, 16 tiny."""
     micro_batch_size: int | None = None
     """Samples a process computes at once; the rest of its share is accumulated. Default: 8."""
     layer_norm: Literal["post", "pre"] = "post"
@@ -64,6 +67,12 @@ class PretrainSettings(RunSettings):
     embedding_layer_norm: bool | None = None
     """Whether a new model normalises its embeddings. Default: as released, all but large. With --from it is
     as in the weights."""
+    decoder: DecoderForm | None = None
+    """DeltaLM's interleaved decoder, or for comparison a standard one of the same size. Default: interleaved
+    for a new model and from XLM-R; from a DeltaLM and with --resume as it is there."""
+    cross_attention_start: CrossAttentionStart | None = None
+    """What a standard decoder's cross-attention starts from with --from XLM-R: random weights, or a copy of
+    the same layer's self-attention. Default: random."""
     data_settings: DataSettings = field(default_factory=DataSettings)
 
     def __post_init__(self) -> None:
@@ -75,6 +84,11 @@ class PretrainSettings(RunSettings):
         if self.from_ is not None and (self.layer_norm == "pre" or self.embedding_layer_norm is not None):
             raise UserError(
                 "--layer-norm and --embedding-layer-norm are for new models: with --from the weights decide"
+            )
+        if self.cross_attention_start is not None and (self.from_ is None or self.decoder != "standard"):
+            raise UserError(
+                "--cross-attention-start is for --decoder standard with --from an XLM-R: leave it out, or "
+                "give both"
             )
 
     @property
