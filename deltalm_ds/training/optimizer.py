@@ -28,7 +28,7 @@ class OptimizerSettings:
     optimizer: OptimizerName = "adamw"
     """AdamW, by our kernel or torch's, or FusedAdam of NVIDIA's apex where that is installed."""
     learning_rate: float | None = None
-    """Peak learning rate. Default by preset: 2e-4 for base and large, 5e-4 for small, 1e-3 for tiny."""
+    """Peak learning rate. Default by preset: 2e-4 for base and large, 5e-4 small, 1e-3 mini and tiny."""
     schedule: ScheduleName = "linear"
     """After warm-up: linear to zero at the last step, or inverse square root of the step."""
     warmup_steps: int | None = None

@@ -99,5 +99,5 @@ def test_values_that_cannot_be(overrides, word):
 
 
 def test_unknown_preset_names_the_known():
-    with pytest.raises(UserError, match="tiny, small, base, large"):
+    with pytest.raises(UserError, match="tiny, mini, small, base, large"):
         DeltaLMConfig.preset("huge")
