@@ -9,15 +9,13 @@ from itertools import permutations
 
 from deltalm_ds.downstream.examples import DownstreamExample
 from deltalm_ds.downstream.options import ReadingOptions
-from deltalm_ds.downstream.rows import Place, Row
+from deltalm_ds.downstream.rows import SOURCE_LANGUAGE, TARGET_LANGUAGE, Place, Row
 from deltalm_ds.downstream.splits import Split
 from deltalm_ds.downstream.task import Task
 from deltalm_ds.downstream.templates import FieldValue, Template
 from deltalm_ds.errors import UserError
 from deltalm_ds.text.languages import ADVICE, is_language
 
-SOURCE_LANGUAGE, TARGET_LANGUAGE = "source_language", "target_language"
-"""Fields that hold a row's languages; `lang` holds the target's, and the source's where they are one."""
 BLANK, OTHER_LANGUAGE = "blank", "other language"
 """What rows are left out for."""
 

@@ -14,6 +14,8 @@ from deltalm_ds.downstream.options import ReadingOptions
 from deltalm_ds.downstream.rows import Row, read_jsonl, read_tsv
 from deltalm_ds.downstream.splits import Split
 from deltalm_ds.downstream.task import Task
+from deltalm_ds.downstream.wmt import read_sgml
+from deltalm_ds.downstream.xml_files import read_tar, read_xml
 from deltalm_ds.errors import UserError
 
 
@@ -26,10 +28,10 @@ def read_examples(
 ) -> Iterator[DownstreamExample]:
     """The examples of files and folders, one at a time, in the order of `paths` and of names in a folder.
 
-    A file that is named holds the `split`; in a folder or an archive the files of the split are found by their
-    names (docs/tasks-data.md). Training leaves out rows of which a side is blank; validation and test sets keep
-    them, so that lines correspond. `left_out` counts by reason what is left out. UserError, at once, where no
-    file is found, and when it is reached, with file and line, for whatever is wrong in one.
+    A file that is named holds the `split`; in a folder or an archive the files of the split are found by
+    their names (docs/tasks-data.md). Training leaves out rows of which a side is blank; validation and test
+    sets keep them, so that lines correspond. `left_out` counts by reason what is left out. UserError, at
+    once, where no file is found, and when it is reached, with file and line, for whatever is wrong in one.
     """
     options = options or ReadingOptions()
     found = find_data(paths, task, split, options)
@@ -57,4 +59,8 @@ def _rows(data: DataFiles, task: Task, options: ReadingOptions) -> Iterator[Row]
         return read_aligned(data.files, task.endings)
     if data.format == "tsv":
         return read_tsv(data.files[0], options.columns)
-    return read_jsonl(data.files[0])
+    if data.format == "jsonl":
+        return read_jsonl(data.files[0])
+    if data.format == "sgml":
+        return read_sgml(*data.files, data.languages)
+    return read_tar(data.files[0], data.members) if data.format == "tar" else read_xml(data.files[0])

@@ -11,6 +11,8 @@ from deltalm_ds.downstream.templates import FieldValue, one_line
 from deltalm_ds.errors import UserError
 from deltalm_ds.text.stored import StoredText
 
+SOURCE_LANGUAGE, TARGET_LANGUAGE = "source_language", "target_language"
+"""Fields that hold a row's languages; `lang` holds the target's, and the source's where they are one."""
 REFERENCES = "references"
 """The field of GEM's rows with all that is right, of which the field `target` is one."""
 
