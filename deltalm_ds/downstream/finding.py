@@ -29,8 +29,8 @@ _FORMATS: dict[str, Format] = {
     ".tar": "tar",
 }
 _KNOWN = (
-    ".jsonl, .tsv, .xml, .sgm and line-aligned files such as train.en and train.fr, also .gz, .xz or .zst, and "
-    "archives of them (.zip, .tar with .xml)"
+    ".jsonl, .tsv, .xml, .sgm and line-aligned files such as train.en and train.fr, also .gz, .xz or .zst, "
+    "and archives of them (.zip, .tar with .xml)"
 )
 
 
@@ -72,8 +72,8 @@ def find_data(paths: Sequence[Path], task: Task, split: Split, options: ReadingO
             continue
         if format_ == "aligned" and len(texts) == 1:
             raise UserError(
-                f"{texts[0]} has no partner: line-aligned files are two or more such as {name}.en and {name}.fr "
-                "in one folder"
+                f"{texts[0]} has no partner: line-aligned files are two or more such as {name}.en and "
+                f"{name}.fr in one folder"
             )
         data.append(DataFiles(format_, texts, _languages_in_name(texts[0]), group[0].members))
     if not data:

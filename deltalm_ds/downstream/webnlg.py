@@ -18,9 +18,9 @@ TRIPLES_LANGUAGE = "en"
 def webnlg_rows(root: Element, text: StoredText) -> Iterator[Row]:
     """The rows of a <benchmark>: of every entry one for each language that it has texts in.
 
-    Fields: `triples`, "S | p | O ; S | p | O" of the modified triples with spaces for underscores; `text`, all
-    texts of the language; `category`; `id`, the entry's eid; both languages. UserError for an entry without
-    triples, a triple that has not three parts, and a file without entries.
+    Fields: `triples`, "S | p | O ; S | p | O" of the modified triples with spaces for underscores; `text`,
+    all texts of the language; `category`; `id`, the entry's eid; both languages. UserError for an entry
+    without triples, a triple that has not three parts, and a file without entries.
     """
     number = 0
     for number, entry in enumerate(root.iter("entry"), 1):

@@ -21,9 +21,7 @@ MAX_SGML_BYTES = 128 << 20
 _NAME = re.compile(r"(?P<set>.+)-(?P<side>src|ref)\.(?P<language>[^.]+)\.sgml?")
 # No parser reads it: `&` stands bare, attributes lack quotes, what is open is not always closed.
 _TAG = re.compile(r"<(?P<end>/?)(?P<name>doc|seg|srcset|refset)\b(?P<attributes>[^>]*)>", re.IGNORECASE)
-_ATTRIBUTE = re.compile(
-    r"""(?P<name>\w+)\s*=\s*(?:"(?P<quoted>[^"]*)"|'(?P<single>[^']*)'|(?P<bare>[^\s>]+))"""
-)
+_ATTRIBUTE = re.compile(r"""(?P<name>\w+)\s*=\s*(?:"(?P<value>[^"]*)"|(?P<bare>[^\s>"]+))""")
 _ENTITY = re.compile(r"&(?:(amp|lt|gt|quot|apos)|#(\d{1,7})|#[xX]([0-9a-fA-F]{1,6}));")
 _ENTITIES = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 
@@ -46,7 +44,7 @@ def sgml_name(name: str) -> SgmlName | None:
     return SgmlName(match["set"], match["side"], match["language"])
 
 
-def read_sgml(source: StoredText, reference: StoredText, languages: tuple[str, str]) -> Iterator[Row]:
+def read_sgml(source: StoredText, reference: StoredText, *languages: str) -> Iterator[Row]:
     """The rows of a source file and its reference file, segments matched by document and number.
 
     Fields: `source`; `target`, one text for every <refset>; `id`, "document:segment"; both languages.
@@ -131,7 +129,7 @@ def _xml_segments(side: Element) -> Iterator[tuple[str, str]]:
 
 
 def _row(
-    name: tuple[str, str], source: str, targets: Sequence[str], languages: tuple[str, str], place: Place
+    name: tuple[str, str], source: str, targets: Sequence[str], languages: Sequence[str], place: Place
 ) -> Row:
     sides = dict(zip((SOURCE_LANGUAGE, TARGET_LANGUAGE), languages, strict=True))
     return Row({"source": source, "target": tuple(targets), "id": ":".join(name), **sides}, place)
@@ -140,7 +138,7 @@ def _row(
 def _attribute(attributes: str, wanted: str) -> str:
     for match in _ATTRIBUTE.finditer(attributes):
         if match["name"].lower() == wanted:
-            return match["quoted"] or match["single"] or match["bare"] or ""
+            return match["value"] or match["bare"] or ""
     return ""
 
 

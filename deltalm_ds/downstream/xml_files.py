@@ -30,7 +30,7 @@ _ROWS = {"benchmark": webnlg_rows, "dataset": wmt_rows}
 
 
 def read_xml(text: StoredText) -> Iterator[Row]:
-    """The rows of an .xml file. UserError for one that is broken, defines entities, is too large or unknown."""
+    """The rows of an .xml file. UserError for one that is broken, unknown, too large or defines entities."""
     with TextReader(text) as reader:
         content = reader.read(MAX_XML_BYTES + 1)
     yield from _rows(text, content)
@@ -52,7 +52,7 @@ class _BoundedHeader(tarfile.TarInfo):
     """tarfile reads what stands before a member, such as a long name, whole: its size must be bounded."""
 
     @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str | None, errors: str) -> _BoundedHeader:
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _BoundedHeader:
         header = super().frombuf(buf, encoding, errors)
         if header.type in _LONG_HEADERS and header.size > _MAX_HEADER_BYTES:
             raise tarfile.ReadError(f"a header of {header.size:,} bytes")
