@@ -1,6 +1,7 @@
 """How much of a score, or of a difference, is chance: bootstrap intervals and two paired tests.
 
-With the same seed and number of resamples the draws, and so the p-values, are sacrebleu's.
+With the same seed and number of resamples the draws are sacrebleu's, and so are the p-values but where resamples
+differ exactly as the systems do: here they count.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from deltalm_ds.scoring.base import Metric
 PairedTest = Literal["bootstrap", "randomisation"]
 
 _DRAWS_AT_ONCE = 1 << 22
+_ROUNDING = 1e-9
 _ONE_OF = 40
 """One resample of forty is left out at each end of an interval of 95 %."""
 
@@ -42,10 +44,11 @@ def p_values(
 ) -> np.ndarray:
     """How likely a difference as large as that of two systems is by chance, by column of the metric [columns].
 
-    `rows` and `baseline` are the counts of the same examples [examples, counts]. Two-sided, the difference
-    itself counted as one of the resamples. "bootstrap" draws examples with replacement (Koehn 2004);
-    "randomisation" swaps the two systems' outputs of every example with probability 1/2 (Riezler and
-    Maxwell 2005).
+    `rows` and `baseline` are the counts of the same examples [examples, counts]. "randomisation" swaps the two
+    systems' outputs of every example with probability 1/2 (Riezler and Maxwell 2005), a two-sided test.
+    "bootstrap" draws examples with replacement (Koehn 2004) and, as sacrebleu, counts where the absolute
+    difference exceeds its own mean by the observed one: about half the p-value of a two-sided test. In both
+    the observed difference counts as one resample more.
     """
     observed = np.abs(_of_sum(metric, rows) - _of_sum(metric, baseline))
     if test == "bootstrap":
@@ -54,17 +57,13 @@ def p_values(
         )
         differences -= differences.mean(axis=0)
     else:
-        kept, swapped = zip(
-            *(
-                (own @ rows + ~own @ baseline, ~own @ rows + own @ baseline)
-                for own in _swaps(len(rows), num_resamples, seed)
-            ),
-            strict=True,
+        both = rows.sum(axis=0) + baseline.sum(axis=0)
+        kept = np.concatenate(
+            [own @ rows + (1 - own) @ baseline for own in _keeps(len(rows), num_resamples, seed)]
         )
-        differences = np.abs(
-            _columns(metric, np.concatenate(kept)) - _columns(metric, np.concatenate(swapped))
-        )
-    return ((differences > observed).sum(axis=0) + 1) / (num_resamples + 1)
+        differences = np.abs(_columns(metric, kept) - _columns(metric, both - kept))
+    # Equal ones count, or two equal systems would differ beyond doubt; sums may differ in their last bits.
+    return ((differences > observed - _ROUNDING).sum(axis=0) + 1) / (num_resamples + 1)
 
 
 def _of_sum(metric: Metric, rows: np.ndarray) -> np.ndarray:
@@ -85,11 +84,11 @@ def _multiplicities(num_examples: int, num_resamples: int, seed: int) -> Iterato
         yield np.stack([np.bincount(draw, minlength=num_examples) for draw in drawn]).astype(np.float64)
 
 
-def _swaps(num_examples: int, num_resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Whether each example keeps its system, some resamples at a time [resamples, examples]."""
+def _keeps(num_examples: int, num_resamples: int, seed: int) -> Iterator[np.ndarray]:
+    """1 where an example keeps its system, else 0, some resamples at a time [resamples, examples]."""
     generator = np.random.default_rng(seed)
     for count in _chunks(num_examples, num_resamples):
-        yield generator.integers(2, size=(count, num_examples), dtype=bool)
+        yield generator.integers(2, size=(count, num_examples), dtype=bool).astype(np.float64)
 
 
 def _chunks(num_examples: int, num_resamples: int) -> Iterator[int]:
