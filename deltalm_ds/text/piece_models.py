@@ -108,7 +108,9 @@ def _parsed(model: bytes) -> Any:
     except Exception as error:  # protobuf's own kind differs between its implementations
         raise UserError("not a SentencePiece model: give its .model file, undamaged") from error
     if proto.trainer_spec.model_type != _UNIGRAM:
-        raise UserError("the tokenizer is no unigram model, and only such can have pieces taken away or added")
+        raise UserError(
+            "the tokenizer is no unigram model, and only such can have pieces taken away or added"
+        )
     return proto
 
 
