@@ -31,8 +31,10 @@ class Counts:
 
     num_lines: int = 0
     """Lines of input."""
+    num_lines_with_text: int = 0
+    """Those that are not empty."""
     num_sentences: int = 0
-    """What the model was asked for: lines, or with splitting sentences, that are not empty."""
+    """What the model was asked for: these lines, or with --split-sentences their sentences."""
     num_tokens: int = 0
     """Generated or scored, `</s>` counted."""
     num_in_script: int = 0
@@ -49,7 +51,7 @@ class Counts:
 
     def add(self, other: Counts) -> None:
         """Count what `other` has as well."""
-        for name in ("num_lines", "num_sentences", "num_tokens", "num_in_script"):
+        for name in ("num_lines", "num_lines_with_text", "num_sentences", "num_tokens", "num_in_script"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for kind, count in other.found.items():
             self.found[kind] = self.found.get(kind, 0) + count

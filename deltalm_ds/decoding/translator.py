@@ -20,7 +20,7 @@ from deltalm_ds.decoding.search import Generator
 from deltalm_ds.decoding.settings import SearchSettings
 from deltalm_ds.downstream.encoding import TextEncoder
 from deltalm_ds.model import DeltaLM
-from deltalm_ds.text.languages import is_written_with_spaces
+from deltalm_ds.text.languages import is_language, is_written_with_spaces
 from deltalm_ds.text.scripts import scripts_of, share_in_scripts
 from deltalm_ds.text.vocabulary import Vocabulary
 
@@ -102,9 +102,10 @@ class TextGenerator:
         for number, (parts, outputs, language) in enumerate(
             zip(of_line, ranked, languages, strict=True), first_line + 1
         ):
+            counts.num_lines_with_text += bool(parts)
             if parts and not outputs[0].text:
                 counts.mark("empty", number)
-            counts.num_in_script += _is_in_script(outputs[0].text, language)
+            counts.num_in_script += is_in_script(outputs[0].text, language)
         return Outputs(ranked, counts)
 
     def score(
@@ -187,6 +188,11 @@ class TextGenerator:
         is_text = (source >= Vocabulary.UNK) & (source <= self._vocabulary.num_pieces)
         return bool(is_text.any())
 
+    def _greatest_length(self, num_source_tokens: int) -> int:
+        """Tokens before `</s>` at most, as the search has it."""
+        wanted = int(self._search.max_length_a * num_source_tokens + self._search.max_length_b)
+        return min(wanted, self._model.config.max_positions - 1)
+
     def _remark(
         self,
         sentences: Sequence[_Sentence],
@@ -201,15 +207,14 @@ class TextGenerator:
             lengths.append(len(tokens))
             if ends_in_repetition(tokens[:-1]):
                 counts.mark("repeated", line)
-            if len(tokens) > self._generator.greatest_length(len(sentence.source)):
+            if len(tokens) > self._greatest_length(len(sentence.source)):
                 counts.mark("limit", line)
         counts.num_tokens = sum(lengths)
         for place in odd_lengths([len(sentence.source) for sentence in sentences], lengths):
             counts.mark("odd_length", first_line + sentences[place].line + 1)
 
 
-def _is_in_script(text: str, language: str) -> bool:
-    scripts = scripts_of(language) if language else ()
-    return bool(text) and share_in_scripts(text, scripts) >= _LEAST_IN_SCRIPT if scripts else False
-
-
+def is_in_script(text: str, language: str) -> bool:
+    """Whether at least half of the letters of some text, of which there is any, are of the language's scripts."""
+    scripts = scripts_of(language) if is_language(language) else ()
+    return bool(text and scripts) and share_in_scripts(text, scripts) >= _LEAST_IN_SCRIPT
