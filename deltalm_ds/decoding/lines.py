@@ -41,6 +41,11 @@ class Chunk:
     digest: str
     """SHA-256 in hexadecimal of the lines and the targets."""
 
+    @classmethod
+    def of_text(cls, number: int, text: str) -> Chunk:
+        """A line by itself, the one of that number."""
+        return cls(number=number, first_line=number, texts=(text,), targets=None, num_bytes=0, digest="")
+
 
 def read_lines(file: BinaryIO, name: str) -> Iterator[Line]:
     """The lines of a file or pipe, ended by \\n or \\r\\n or the end; a byte order mark is no text.

@@ -141,3 +141,8 @@ class GenerateSettings:
     def chosen_format(self) -> OutputFormat:
         """The output format, given or not."""
         return self.output_format or ("text" if self.score_targets is None else "tsv")
+
+    @property
+    def reads_and_writes_as_it_comes(self) -> bool:
+        """Whether lines come from stdin and outputs go to stdout, so that a terminal can be answered."""
+        return self.input is None and self.output is None and self.score_targets is None

@@ -30,8 +30,8 @@ class PartialOutput:
         self.folder = output.with_name(f"{output.name}.partial")
         """Where they are."""
 
-    def start(self, run: Mapping[str, Any], resume: bool) -> None:
-        """Make the folder, or go on with it; by one process only.
+    def start(self, run: Mapping[str, Any], resume: bool) -> frozenset[str]:
+        """Make the folder, or go on with it; by one process only. The names of what is in it.
 
         `run` is what the output depends on beside its input, plain JSON. UserError where the output exists,
         where there are parts and `resume` is not set, and, naming what differs, where they are of another run.
@@ -45,17 +45,17 @@ class PartialOutput:
             )
         if is_begun:
             self._check_same(run)
-            return
+            return frozenset(path.name for path in self.folder.iterdir())
         self.folder.mkdir(parents=True, exist_ok=True)
+        if any(not path.name.startswith(_RUN_FILE) for path in self.folder.iterdir()):
+            raise UserError(f"{self.folder} is in the way, and of no run: remove it, or name another --output")
         write_text_atomically(self.folder / _RUN_FILE, json.dumps(run, indent=2) + "\n")
         fsync_directory(self.folder.parent)
+        return frozenset()
 
-    def read(self, chunk: Chunk) -> Counts | None:
-        """What was counted of a part that is done; None where it is not."""
-        path = self.path_of(chunk)
-        if not path.is_file():
-            return None
-        with path.open("rb") as file:
+    def read_counts(self, chunk: Chunk) -> Counts:
+        """What was counted of a part that is done."""
+        with self.path_of(chunk).open("rb") as file:
             return Counts(**json.loads(file.readline()))
 
     def write(self, chunk: Chunk, text: str, counts: Counts) -> None:
@@ -77,7 +77,11 @@ class PartialOutput:
             fsync_directory(self.output.parent)
         elif not filecmp.cmp(whole, self.output, shallow=False):  # equal where a kill came after the renaming
             raise UserError(f"{self.output} was written by something else meanwhile: the output is {whole}")
-        shutil.rmtree(self.folder)
+        # Renamed first: half a folder of parts would be taken for those of another run.
+        finished = self.folder.with_name(f"{self.folder.name}.finished")
+        shutil.rmtree(finished, ignore_errors=True)
+        self.folder.rename(finished)
+        shutil.rmtree(finished)
 
     def path_of(self, chunk: Chunk) -> Path:
         """Where the part of a chunk is, or will be."""
