@@ -91,9 +91,6 @@ class GenerateSettings:
     """The language to write. Default: the only one that the model was tuned to write."""
     split_sentences: bool = False
     """Generate sentence by sentence, for paragraphs in tasks of sentences; they are joined again."""
-    source_language: str | None = None
-    """The language of the input, whose rules --split-sentences goes by. Default: the only one that the model
-    was tuned to read."""
     prefix: str = ""
     """Text that every output begins with."""
     forced_first_token: str | None = None

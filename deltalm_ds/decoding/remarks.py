@@ -15,14 +15,14 @@ _FEWEST_FOR_RATIO = 20
 _SHORT = 10
 
 KINDS = {
-    "cut": "sources were too long and cut; --split-sentences, for paragraphs, splits them",
-    "cut_target": "targets were too long and cut",
-    "repeated": "outputs end in the same words over and over; --no-repeat-ngram 4 forbids that",
-    "limit": "outputs reached the greatest length; --max-length-b raises it",
-    "odd_length": "outputs are three times longer or shorter than the others for their sources",
-    "empty": "outputs are empty",
+    "cut": "sources too long and cut (of paragraphs, --split-sentences makes sentences)",
+    "cut_target": "targets too long and cut",
+    "repeated": "outputs that end in the same words over and over (--no-repeat-ngram 4 forbids it)",
+    "limit": "outputs that reached the greatest length (--max-length-b raises it)",
+    "odd_length": "outputs three times longer or shorter than usual for their sources",
+    "empty": "outputs without text",
 }
-"""What looks wrong, in words that follow a count."""
+"""What looks wrong, in words."""
 
 
 @dataclass
@@ -65,7 +65,8 @@ class Counts:
     def warnings(self) -> list[str]:
         """One line for each kind that occurred."""
         return [
-            f"{self.found[kind]:,} of {self.num_sentences:,} {words} (first: line {self.first_line[kind]:,})"
+            f"{words}: {self.found[kind]:,} of {self.num_sentences:,}, the first in line "
+            f"{self.first_line[kind]:,}"
             for kind, words in KINDS.items()
             if kind in self.found
         ]

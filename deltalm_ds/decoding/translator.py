@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ from deltalm_ds.decoding.remarks import Counts, ends_in_repetition, odd_lengths
 from deltalm_ds.decoding.search import Generator
 from deltalm_ds.decoding.settings import SearchSettings
 from deltalm_ds.downstream.encoding import TextEncoder
+from deltalm_ds.downstream.splitting import split_sentences
 from deltalm_ds.model import DeltaLM
 from deltalm_ds.text.languages import is_language, is_written_with_spaces
 from deltalm_ds.text.scripts import scripts_of, share_in_scripts
@@ -27,8 +28,6 @@ from deltalm_ds.text.vocabulary import Vocabulary
 _LEAST_IN_SCRIPT = 0.5
 # Later sentences of a line get numbers beyond all lines', so that splitting leaves the others' draws alone.
 _NUMBERS_BETWEEN_SENTENCES = 1 << 40
-
-Splitter = Callable[[str], Sequence[str]]
 
 
 class Outputs(NamedTuple):
@@ -62,7 +61,7 @@ class TextGenerator:
         batch_tokens: most tokens of the sources that are decoded together, padding counted.
         allowed: bool [vocabulary_rows], what outputs are made of; by default all `ordinary_tokens`.
         first_tokens: what every output begins with.
-        split: makes sentences of a line, which are generated one by one and joined again.
+        is_split: whether sentences of a line are generated one by one and joined again.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class TextGenerator:
         batch_tokens: int = 4096,
         allowed: NDArray[np.bool_] | None = None,
         first_tokens: Sequence[int] = (),
-        split: Splitter | None = None,
+        is_split: bool = False,
     ) -> None:
         self._model, self._encoder, self._search = model, encoder, search
         self._vocabulary = encoder.tokenizer.vocabulary
@@ -83,7 +82,7 @@ class TextGenerator:
             allowed = ordinary_tokens(self._vocabulary, model.config.vocabulary_rows)
         self._generator = Generator(model, search, allowed=torch.from_numpy(allowed))
         self._first_tokens = list(first_tokens)
-        self._split = split
+        self._is_split = is_split
 
     def generate(self, texts: Sequence[str], languages: Sequence[str], first_line: int = 0) -> Outputs:
         """The outputs of each line, at most `num_best`; one that is empty for a line without text.
@@ -135,7 +134,7 @@ class TextGenerator:
     def _sentences(
         self, texts: Sequence[str], languages: Sequence[str], first_line: int, counts: Counts
     ) -> list[_Sentence]:
-        parts = [self._split(text) if self._split is not None else [text] for text in texts]
+        parts = [_sentences_of(text) if self._is_split else [text] for text in texts]
         lines = [line for line, split in enumerate(parts) for _ in split]
         sources, cut = self._encoder.sources(
             [part for split in parts for part in split], [languages[line] for line in lines]
@@ -212,6 +211,10 @@ class TextGenerator:
         counts.num_tokens = sum(lengths)
         for place in odd_lengths([len(sentence.source) for sentence in sentences], lengths):
             counts.mark("odd_length", first_line + sentences[place].line + 1)
+
+
+def _sentences_of(text: str) -> list[str]:
+    return [sentence.text for sentence in split_sentences(text) if sentence.text]
 
 
 def is_in_script(text: str, language: str) -> bool:

@@ -105,6 +105,7 @@ class ChunkWorker:
             batch_tokens=settings.batch_tokens,
             allowed=_allowed(plan, model.config.vocabulary_rows),
             first_tokens=plan.first_tokens,
+            is_split=settings.split_sentences,
         )
 
     def __call__(self, chunk: Chunk) -> Result:

@@ -48,7 +48,7 @@ def write_model_folder(
         num_heads=2,
         num_encoder_layers=2,
         num_decoder_blocks=1,
-        max_positions=64,
+        max_positions=96,
         mask_id=vocabulary.mask_id,
         first_sentinel_id=vocabulary.first_sentinel_id,
         num_sentinels=5,
@@ -56,6 +56,8 @@ def write_model_folder(
     model = DeltaLM(config)
     with torch.no_grad():
         model.embedding.weight.mul_(3)
+        table = model.embedding.weight
+        table[Vocabulary.EOS] = 0.9 * table[56] + 0.3 * table[57]  # so that lengths differ
         for name, parameter in model.named_parameters():
             if parameter.dim() == 2 and "embedding" not in name:
                 parameter.normal_(std=0.3)
@@ -64,8 +66,8 @@ def write_model_folder(
         name="translation",
         directions=tuple(("en", language) for language in languages),
         tags=tags if with_tags else {},
-        max_source_length=32,
-        max_target_length=32,
+        max_source_length=64,
+        max_target_length=64,
         search=search if search is not None else {"beam": 2, "max_length_b": 12},
         metric="bleu",
     )
