@@ -183,7 +183,12 @@ def _is_text(text: StoredText) -> bool:
 
 def accompanies(text: StoredText) -> bool:
     """Whether a name says that it is no text to train on: a read-me file, a licence, a test set."""
-    return text.plain_name.lower().startswith(_ACCOMPANYING) or not _TEST_WORDS.isdisjoint(_words(text))
+    return is_read_me(text) or not _TEST_WORDS.isdisjoint(_words(text))
+
+
+def is_read_me(text: StoredText) -> bool:
+    """Whether a name says that it is about a data set and no part of it: a read-me file, a licence."""
+    return text.plain_name.lower().startswith(_ACCOMPANYING)
 
 
 def _words(text: StoredText) -> set[str]:
