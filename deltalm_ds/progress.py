@@ -13,6 +13,8 @@ from deltalm_ds.ranks import Ranks
 SECONDS_BETWEEN_LINES = 30.0
 """Between two lines where stderr is no terminal."""
 _SECONDS_BETWEEN_MESSAGES = 0.2
+_LINE = "{desc}: {percentage:.0f} % of {total_fmt}B, {rate_fmt}, {remaining} left"
+_LINE_WITHOUT_TOTAL = "{desc}: {n_fmt}B, {rate_fmt}"
 
 
 class Progress:
@@ -20,12 +22,12 @@ class Progress:
 
     Args:
         what: the work, a word or two.
-        total: how much there is to do, in bytes.
+        total: how much there is to do, in bytes; None if that is unknown.
         ranks: who does it.
         done: how much was done before.
     """
 
-    def __init__(self, what: str, total: int, ranks: Ranks, done: int = 0) -> None:
+    def __init__(self, what: str, total: int | None, ranks: Ranks, done: int = 0) -> None:
         self._ranks, self._unsent = ranks, 0
         self._said = self._sent = time.monotonic()
         self._is_terminal = sys.stderr.isatty()
@@ -51,12 +53,23 @@ class Progress:
         if now - self._sent > _SECONDS_BETWEEN_MESSAGES:
             self._send(now)
 
+    def skip(self, count: int) -> None:
+        """Count `count` bytes as done before, on rank 0: what is left will not be as fast."""
+        self._first, self._done = self._first + count, self._done + count
+        self._bar.initial, self._bar.n = self._bar.initial + count, self._bar.n + count
+
+    def remark(self, seconds: float, num_bytes: int) -> str:
+        """What is shown beside the bytes, when `num_bytes` were done in `seconds`; nothing here."""
+        return ""
+
     def _send(self, now: float) -> None:
         self._ranks.send_progress(self._unsent)
         self._unsent, self._sent = 0, now
 
     def _show(self, count: int, now: float) -> None:
         self._done += count
+        remark = self.remark(now - self._started, self._done - self._first)
+        self._bar.set_postfix_str(remark, refresh=False)
         self._bar.update(count)
         if not self._is_terminal and now - self._said >= SECONDS_BETWEEN_LINES:
             self._said = now
@@ -68,9 +81,9 @@ class Progress:
                 unit="B",
                 unit_scale=True,
                 initial=self._first,
-                bar_format="{desc}: {percentage:.0f} % of {total_fmt}B, {rate_fmt}, {remaining} left",
+                bar_format=_LINE if self._total else _LINE_WITHOUT_TOTAL,
             )
-            print(meter, file=sys.stderr, flush=True)
+            print(f"{meter}, {remark}" if remark else meter, file=sys.stderr, flush=True)
 
     def __enter__(self) -> Progress:
         return self

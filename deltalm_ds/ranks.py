@@ -33,7 +33,7 @@ class Ranks:
 
     def __init__(self) -> None:
         self._communicator: Any = None
-        self.rank, self.count, self.count_on_node = 0, 1, 1
+        self.rank, self.count, self.rank_on_node, self.count_on_node = 0, 1, 0, 1
         if any(name in os.environ for name in _LAUNCHED_BY_MPI):
             from mpi4py import MPI
 
@@ -41,7 +41,7 @@ class Ranks:
             self._communicator = MPI.COMM_WORLD
             self.rank, self.count = self._communicator.rank, self._communicator.size
             node = self._communicator.Split_type(MPI.COMM_TYPE_SHARED)
-            self.count_on_node = node.size
+            self.rank_on_node, self.count_on_node = node.rank, node.size
             node.Free()
 
     @property

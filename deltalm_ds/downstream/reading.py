@@ -62,5 +62,5 @@ def _rows(data: DataFiles, task: Task, options: ReadingOptions) -> Iterator[Row]
     if data.format == "jsonl":
         return read_jsonl(data.files[0])
     if data.format == "sgml":
-        return read_sgml(*data.files, *data.languages)
+        return read_sgml(data.files, data.languages)
     return read_tar(data.files[0], data.members) if data.format == "tar" else read_xml(data.files[0])

@@ -44,12 +44,13 @@ def sgml_name(name: str) -> SgmlName | None:
     return SgmlName(match["set"], match["side"], match["language"])
 
 
-def read_sgml(source: StoredText, reference: StoredText, *languages: str) -> Iterator[Row]:
-    """The rows of a source file and its reference file, segments matched by document and number.
+def read_sgml(files: Sequence[StoredText], languages: Sequence[str]) -> Iterator[Row]:
+    """The rows of two files, sources and references, segments matched by document and number.
 
     Fields: `source`; `target`, one text for every <refset>; `id`, "document:segment"; both languages.
     UserError for a segment without an end or without a reference, and for references without a source.
     """
+    source, reference = files
     references: dict[tuple[str, str], list[str]] = {}
     for name, segment in _segments(reference):
         references.setdefault(name, []).append(segment)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from deltalm_ds.errors import UserError
 from deltalm_ds.files import sha256_of
-from deltalm_ds.text.vocabulary import Vocabulary
+from deltalm_ds.text.vocabulary import FIRST_ORDINARY_PIECE, Vocabulary
 
 _WORD_START = "\u2581"
 _TRAINER_THREADS = 16  # a constant: the sums it makes, and so the pieces, depend on it
@@ -72,6 +72,11 @@ class Tokenizer:
     def encode_batch(self, texts: list[str]) -> list[np.ndarray]:
         """Token ids [length] int32 of every text, without special tokens."""
         return [self.vocabulary.ids_of_pieces(numbers[:-1]) for numbers in self.pieces(texts)]
+
+    def id_of_piece(self, piece: str) -> int | None:
+        """The token id of an ordinary piece as the model spells it, with ▁ where a word begins, or None."""
+        number = self._pieces.piece_to_id(piece)
+        return int(number) + 1 if number >= FIRST_ORDINARY_PIECE else None
 
     def pieces(self, texts: list[str]) -> list[NDArray[np.int32]]:
         """SentencePiece's own numbers of every text and of </s> behind it; `ids_of_pieces` makes them ids."""
