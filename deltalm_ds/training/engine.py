@@ -48,9 +48,19 @@ class Engine:
             {name: value for name, value in group.items() if name != "params"}
             for group in optimizer.param_groups
         ]
+        self._frozen = {
+            name: parameter.detach().cpu().clone()
+            for name, parameter in model.named_parameters()
+            if not parameter.requires_grad
+        }
+        """What is not trained, as it was given: DeepSpeed has no fp32 masters of it."""
         precise = {}
         if config.dtype != "fp32":
-            precise = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+            precise = {
+                name: parameter.detach().clone()
+                for name, parameter in model.named_parameters()
+                if parameter.requires_grad
+            }
         self.deepspeed, *_ = deepspeed.initialize(
             model=model, optimizer=optimizer, config=config.resolved, dist_init_required=False
         )
@@ -58,7 +68,8 @@ class Engine:
         if self._has_plain_gradients and config.dtype == "bf16":
             # DeepSpeed sums in fp32 from stage 1 on; here autograd itself is told to.
             for parameter in self.deepspeed.module.parameters():
-                parameter.grad_dtype = torch.float32
+                if parameter.requires_grad:
+                    parameter.grad_dtype = torch.float32
             # At this stage initialize has taken a step of zero gradients, which Adam's counters would keep.
             self.deepspeed.optimizer.optimizer.state.clear()
         if config.dtype != "fp32":
@@ -71,14 +82,18 @@ class Engine:
                 master.data.copy_(precise[name])
             return
         for name, parameter in self.module.named_parameters():
-            safe_set_full_fp32_param(parameter, precise[name].to(parameter.device))
+            if name in precise:
+                safe_set_full_fp32_param(parameter, precise[name].to(parameter.device))
 
     def full_weights(self) -> dict[str, Tensor]:
         """The fp32 weights by name, on the CPU: all of them on rank 0, none elsewhere."""
         plain = self._plain_masters() if self._has_plain_gradients else {}
         weights = {}
         for name, parameter in self.module.named_parameters():
-            master = plain[name] if plain else safe_get_full_fp32_param(parameter)
+            if name in self._frozen:
+                master = self._frozen[name]
+            else:
+                master = plain[name] if plain else safe_get_full_fp32_param(parameter)
             if dist.get_rank() == 0:
                 weights[name] = master.detach().cpu().clone()
         return weights

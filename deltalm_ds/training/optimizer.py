@@ -79,17 +79,19 @@ def check_optimizer(settings: OptimizerSettings, device: torch.device, *, offloa
 def build_optimizer(
     model: nn.Module, settings: OptimizerSettings, device: torch.device
 ) -> torch.optim.Optimizer:
-    """AdamW over `model`, decay on matrices only; the learning rate is set at every step.
+    """AdamW over what of `model` is trained, decay on matrices only; the learning rate is set at every step.
 
     `device` is where the optimizer will run, the CPU where ZeRO keeps its state in host memory. There torch's
     fused AdamW runs, and on a GPU our kernel or torch's (ops/cuda/choice.py).
     """
-    matrices = [parameter for parameter in model.parameters() if parameter.dim() > 1]
-    vectors = [parameter for parameter in model.parameters() if parameter.dim() <= 1]
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    matrices = [parameter for parameter in trained if parameter.dim() > 1]
+    vectors = [parameter for parameter in trained if parameter.dim() <= 1]
     groups = [
         {"params": matrices, "weight_decay": settings.weight_decay},
         {"params": vectors, "weight_decay": 0.0},
     ]
+    groups = [group for group in groups if group["params"]]
     common = {
         "lr": 0.0,
         "betas": (settings.adam_beta1, settings.adam_beta2),

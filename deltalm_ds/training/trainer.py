@@ -131,6 +131,16 @@ class Trainer:
             self._save_model()
 
     @property
+    def model_folder(self) -> Path:
+        """Where the trained model goes."""
+        return self.output / MODEL
+
+    @property
+    def has_model(self) -> bool:
+        """Whether it is there: the run has reached its end."""
+        return self._is_done
+
+    @property
     def _is_done(self) -> bool:
         has_stopped = self.selection is not None and self.selection.should_stop
         return has_stopped or self.progress.step == self.settings.steps
@@ -267,7 +277,7 @@ class Trainer:
 
     def _save_model(self) -> None:
         """Leave the trained weights as a folder that --from and `DeltaLM.from_pretrained` read."""
-        folder, selection = self.output / MODEL, self.selection
+        folder, selection = self.model_folder, self.selection
         if selection is not None and selection.kept:
             on_first(lambda: self.save_model(selection.averaged(), folder))
             self._say(f"the model in {folder} is {selection.describe()}")

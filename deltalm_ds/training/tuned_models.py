@@ -1,0 +1,213 @@
+"""The model of a fine-tuning run: starting weights with the vocabulary that the run's data need."""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from deltalm_ds.data.corpus import Corpus
+from deltalm_ds.errors import UserError
+from deltalm_ds.model import DeltaLM, DeltaLMConfig, Recomputation
+from deltalm_ds.text.piece_models import piece_origins, with_new_pieces
+from deltalm_ds.text.tokenizer import Tokenizer
+from deltalm_ds.text.vocabulary import Vocabulary
+from deltalm_ds.training.tuning_settings import FinetuneSettings
+from deltalm_ds.weights import Description, load_pretrained, read_description, save_own
+from deltalm_ds.weights.description import CONFIG_FILE, TOKENIZER_FILE
+from deltalm_ds.weights.safe import read_json
+from deltalm_ds.weights.vocabulary_change import change_vocabulary
+
+_COUNTED_SEQUENCES = 1 << 19
+
+
+@dataclass(frozen=True)
+class StartingPoint:
+    """What is known of the starting weights before they are read."""
+
+    tokenizer: Path
+    """Its SentencePiece file."""
+    vocabulary: Vocabulary
+    """What its ids mean."""
+    tags: Mapping[str, int]
+    """Language → id of its tag, where the weights have tags."""
+
+
+def find_start(settings: FinetuneSettings) -> StartingPoint:
+    """The tokenizer of --from, or of a new model; UserError where there is none."""
+    path = settings.from_
+    if path is not None and _is_described(path):
+        if settings.tokenizer is not None:
+            raise UserError(f"{path} has a tokenizer of its own: leave --tokenizer out")
+        description = read_description(path)
+        tags = description.task.tags if description.task is not None else {}
+        return StartingPoint(description.tokenizer, description.vocabulary, tags)
+    tokenizer = settings.tokenizer
+    if tokenizer is None and path is not None and (path / TOKENIZER_FILE).is_file():
+        tokenizer = path / TOKENIZER_FILE
+    if tokenizer is None:
+        raise UserError(
+            f"--from {path} has no tokenizer beside it: give its SentencePiece file, --tokenizer"
+        )
+    return StartingPoint(tokenizer, Tokenizer(tokenizer).vocabulary, {})
+
+
+def tuned_vocabulary(
+    start: StartingPoint, languages: list[str], settings: FinetuneSettings
+) -> tuple[bytes, Vocabulary, dict[str, int]]:
+    """The run's SentencePiece model, its vocabulary, and the tags of the start and of `languages`.
+
+    New tags stand behind those that there are, so that these keep their order.
+    """
+    model = start.tokenizer.read_bytes()
+    if settings.new_pieces is not None:
+        try:
+            pieces = settings.new_pieces.read_text(encoding="utf-8").split()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"--new-pieces {settings.new_pieces} cannot be read: {error}") from error
+        model = with_new_pieces(model, pieces)
+        num_pieces = start.vocabulary.num_pieces + len(dict.fromkeys(pieces))
+    else:
+        num_pieces = start.vocabulary.num_pieces
+    names = [*start.tags, *(language for language in languages if language not in start.tags)]
+    sentinels = start.vocabulary.num_sentinels
+    vocabulary = Vocabulary(num_pieces, num_sentinels=sentinels, num_tags=len(names))
+    return model, vocabulary, {name: vocabulary.first_tag_id + number for number, name in enumerate(names)}
+
+
+def build_start(
+    settings: FinetuneSettings, start: StartingPoint, corpus: Corpus, tags: Mapping[str, int]
+) -> tuple[DeltaLM, str]:
+    """The model that tuning begins with, the same on every rank, and words on where its weights come from."""
+    torch.manual_seed(settings.seed)
+    if settings.from_ is None:
+        vocabulary = corpus.vocabulary
+        config = DeltaLMConfig.preset(
+            settings.preset or "tiny",
+            vocabulary_rows=vocabulary.num_rows,
+            mask_id=vocabulary.mask_id,
+            first_sentinel_id=vocabulary.first_sentinel_id,
+            num_sentinels=vocabulary.num_sentinels,
+            dropout=settings.dropout,
+        )
+        return DeltaLM(config), f"new weights, seed {settings.seed}"
+    old = start.vocabulary
+    of_vocabulary: dict[str, Any] = {}
+    if not _is_described(settings.from_):
+        of_vocabulary = {
+            "vocabulary_rows": old.num_rows,
+            "mask_id": old.mask_id,
+            "first_sentinel_id": old.first_sentinel_id,
+            "num_sentinels": old.num_sentinels,
+        }
+    loaded = load_pretrained(settings.from_, seed=settings.seed, dropout=settings.dropout, **of_vocabulary)
+    state, origin = loaded.state_dict, str(loaded.report)
+    change = change_vocabulary(
+        state["embedding.weight"],
+        loaded.config,
+        old,
+        corpus.vocabulary,
+        pieces=None
+        if settings.new_pieces is None
+        else piece_origins(start.tokenizer.read_bytes(), corpus.tokenizer_path.read_bytes()),
+        old_tags=start.tags,
+        new_tags=tags,
+        tag_start=settings.tag_start,
+        tag_text={language: counts[: old.mask_id] for language, counts in _text_counts(corpus).items()},
+        seed=settings.seed,
+    )
+    state["embedding.weight"] = change.table
+    return _filled(change.config, state), "\n".join([origin, *change.report])
+
+
+def reopen_start(folder: Path, settings: FinetuneSettings) -> DeltaLM:
+    """The model that a resumed run began with: its sizes, and the weights that it leaves as they are."""
+    loaded = load_pretrained(folder, dropout=settings.dropout)
+    return _filled(loaded.config, loaded.state_dict)
+
+
+def freeze(model: DeltaLM, patterns: tuple[str, ...]) -> list[str]:
+    """Leave the parameters that the patterns name out of training; their names.
+
+    UserError for a pattern that names none, and where nothing is left to train.
+    """
+    frozen: dict[str, None] = {}
+    for pattern in patterns:
+        names = [name for name, _ in model.named_parameters() if fnmatch.fnmatchcase(name, pattern)]
+        if not names:
+            there = ", ".join(
+                dict.fromkeys(name.split(".")[0] + ".*" for name, _ in model.named_parameters())
+            )
+            raise UserError(f"--freeze {pattern} names no parameter: these are called {there}")
+        frozen |= dict.fromkeys(names)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UserError("--freeze leaves nothing to train: name fewer parameters")
+    return list(frozen)
+
+
+def describes(
+    description: Description, config: DeltaLMConfig
+) -> Callable[[dict[str, torch.Tensor], Path], None]:
+    """What writes trained weights as a model folder of this description."""
+    return lambda weights, folder: save_own(_Trained(config, weights), folder, description)
+
+
+def prepare_model(model: DeltaLM, settings: FinetuneSettings) -> None:
+    """Set what is of the run and not of the weights; UserError where lengths go beyond the positions."""
+    longest = max(settings.max_source_length or 0, settings.max_target_length or 0)
+    if longest > model.config.max_positions:
+        raise UserError(
+            f"the model has {model.config.max_positions} positions: lower --max-source-length and "
+            f"--max-target-length to it (now {longest})"
+        )
+    model.recomputation = Recomputation(settings.checkpoint_every_n_layers)
+
+
+@dataclass
+class _Trained:
+    """A model as saving wants it."""
+
+    config: DeltaLMConfig
+    weights: dict[str, torch.Tensor]
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.weights
+
+
+def _filled(config: DeltaLMConfig, state: dict[str, torch.Tensor]) -> DeltaLM:
+    with torch.device("meta"):
+        model = DeltaLM(dataclasses.replace(config))
+    model.load_state_dict(state, assign=True)
+    return model
+
+
+def _is_described(path: Path) -> bool:
+    return (path / CONFIG_FILE).is_file() and "tokenizer" in read_json(path / CONFIG_FILE)
+
+
+def _text_counts(corpus: Corpus) -> dict[str, NDArray[np.int64]]:
+    """How often each id occurs in text of each language, [rows]: in targets, else in sources.
+
+    Of a long source the first tokens are enough, which stand in no order.
+    """
+    counts: dict[tuple[str, int], NDArray[np.int64]] = {}
+    for source in (*corpus.sources("train"), *corpus.sources("valid")):
+        lengths = source.dataset.lengths[:_COUNTED_SEQUENCES]
+        tokens = source.dataset.tokens(0, int(lengths.sum(dtype=np.int64)))
+        of_target = np.repeat(np.arange(len(lengths)) % 2, lengths)
+        for side, language in enumerate(source.languages):
+            found = np.bincount(tokens[of_target == side], minlength=corpus.vocabulary.num_rows)
+            counts[language, side] = counts.get((language, side), 0) + found
+    sources, targets = (
+        {name: found for (name, at), found in counts.items() if at == side} for side in (0, 1)
+    )
+    return sources | targets
