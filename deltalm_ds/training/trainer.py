@@ -123,7 +123,8 @@ class Trainer:
             step = self.progress.step
             if step % monitoring.log_every == 0 or step == last:
                 self._record(outcome, learning_rate)
-            if step == last or (monitoring.validate_every and step % monitoring.validate_every == 0):
+            is_due = monitoring.validate_every and step % monitoring.validate_every == 0
+            if is_due or step == self.settings.steps:  # not where --stop-after interrupts: it decides nothing
                 self._validate()
             if step == last or self._is_done or step % monitoring.save_every == 0:
                 self._save()

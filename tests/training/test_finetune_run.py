@@ -1,0 +1,209 @@
+"""Fine-tuning through the command: the same trainer, the task's score, and what a run leaves behind."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from command_runs import finetune, losses, records, tuning_options
+from distributed import run_distributed
+from made_tasks import write_task
+from safetensors.torch import load_file
+
+from deltalm_ds.weights import load_pretrained, read_description
+
+STAGES = ("0", "1", "2", "3")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_task("translation", tmp_path_factory.mktemp("made") / "data")
+
+
+def deepspeed_json(folder, stage, dtype="fp32"):
+    path = folder / f"zero{stage}-{dtype}.json"
+    path.write_text(
+        json.dumps({"zero_optimization": {"stage": int(stage)}, "bf16": {"enabled": dtype == "bf16"}})
+    )
+    return path
+
+
+def run(cases, num_processes=1):
+    results = run_distributed(finetune, num_processes, cases=cases)[0].value
+    for code, said in results:
+        assert code == 0, said
+    return [said for _, said in results]
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """An uninterrupted run."""
+    output = tmp_path_factory.mktemp("whole") / "run"
+    (said,) = run([tuning_options(data, output)])
+    return output, said
+
+
+def test_a_run_leaves_a_model_that_describes_itself(whole, data) -> None:
+    output, said = whole
+    description = read_description(output / "model")
+    task = description.task
+    assert task is not None
+    assert (task.name, task.directions, list(task.tags)) == ("translation", (("en", "fr"),), ["fr"])
+    assert (task.metric, task.search["beam"], task.max_source_length) == ("bleu", 5, 32)
+    assert description.training["command"] == "finetune"
+    assert f"tags      fr {task.tags['fr']}" in said
+    assert "python -m deltalm_ds.generate" in said
+    config = load_pretrained(output / "model").config
+    assert config.vocabulary_rows == description.vocabulary.num_rows
+    found = records(output, "validation")
+    assert [record["step"] for record in found] == [3, 6]
+    assert all({"loss", "bleu", "bleu/en-fr", "chrf"} <= record.keys() for record in found)
+    best = max(found, key=lambda record: (record["bleu"], -record["step"]))["step"]
+    kept = load_file(output / "best" / f"step_{best}" / "model.safetensors")
+    for name, tensor in load_file(output / "model" / "model.safetensors").items():
+        assert torch.equal(tensor, kept[name]), name
+    assert (output / "best").is_dir()
+    assert [path.name for path in (output / "best").iterdir()] == [f"step_{best}"]
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(whole, data, tmp_path) -> None:
+    cut = tmp_path / "cut"
+    said = run(
+        [
+            tuning_options(data, cut, **{"stop-after": 4}),
+            [*tuning_options(data, cut), "--resume"],
+        ]
+    )
+    assert "resuming after step 4" in said[1]
+    assert losses(cut) == losses(whole[0])
+    there, here = (records(output, "validation") for output in (whole[0], cut))
+    for key in ("step", "loss", "bleu", "chrf"):
+        assert [record[key] for record in here] == [record[key] for record in there], key
+    assert (cut / "model" / "model.safetensors").read_bytes() == (
+        whole[0] / "model" / "model.safetensors"
+    ).read_bytes()
+
+
+def test_processes_and_stages_change_nothing(whole, data, tmp_path) -> None:
+    cases = [
+        tuning_options(data, tmp_path / stage, deepspeed_config=deepspeed_json(tmp_path, stage))
+        for stage in STAGES
+    ]
+    run(cases, num_processes=2)
+    for stage in STAGES:
+        assert losses(tmp_path / stage) == pytest.approx(losses(whole[0]), abs=2e-5), stage
+        found = records(tmp_path / stage, "validation")
+        for record, expected in zip(found, records(whole[0], "validation"), strict=True):
+            assert record["loss"] == pytest.approx(expected["loss"], abs=2e-5)
+            assert record["bleu"] == pytest.approx(expected["bleu"], abs=1e-6), stage
+
+
+@pytest.mark.parametrize(("stage", "dtype"), [("0", "fp32"), ("2", "bf16"), ("3", "fp32")])
+def test_frozen_parameters_stay_bit_for_bit(whole, data, tmp_path, stage: str, dtype: str) -> None:
+    given = tuning_options(
+        data,
+        tmp_path / "run",
+        deepspeed_config=deepspeed_json(tmp_path, stage, dtype),
+        **{"from": whole[0] / "model", "vocabulary-size": None},
+    )
+    patterns = ["--freeze", "embedding.*", "decoder.blocks.0.*"]
+    run([[*given, *patterns, "--stop-after", "3"]])
+    given = tuning_options(
+        data,
+        tmp_path / "run",
+        deepspeed_config=deepspeed_json(tmp_path, stage, dtype),
+        **{"vocabulary-size": None},
+    )
+    run([[*given, *patterns, "--resume"]])
+    before, after = (
+        load_file(folder / "model.safetensors") for folder in (whole[0] / "model", tmp_path / "run" / "model")
+    )
+    for name, tensor in before.items():
+        is_frozen = name.startswith(("embedding.", "decoder.blocks.0."))
+        assert torch.equal(tensor, after[name]) == is_frozen, name
+
+
+def test_new_directions_pieces_and_averages(whole, data, tmp_path) -> None:
+    pieces = tmp_path / "pieces.txt"
+    pieces.write_text("bateau\n\u2581boats\n", encoding="utf-8")
+    given = tuning_options(
+        data,
+        tmp_path / "run",
+        average=2,
+        **{
+            "from": whole[0] / "model",
+            "vocabulary-size": None,
+            "source-language": "fr",
+            "new-pieces": pieces,
+            "validate-every": 2,
+        },
+    )
+    (said,) = run([given])
+    task = read_description(tmp_path / "run" / "model").task
+    assert task is not None
+    old = read_description(whole[0] / "model")
+    new = read_description(tmp_path / "run" / "model")
+    assert (task.directions, list(task.tags)) == ((("fr", "en"),), ["fr", "en"])
+    assert new.vocabulary.num_pieces == old.vocabulary.num_pieces + 2
+    assert "tag of en: mean of" in said
+    assert "piece bateau: mean of" in said
+    assert new.open_tokenizer().encode("bateau") != old.open_tokenizer().encode("bateau")
+    kept = [load_file(path / "model.safetensors") for path in (tmp_path / "run" / "best").iterdir()]
+    assert len(kept) == 2
+    averaged = load_file(tmp_path / "run" / "model" / "model.safetensors")
+    for name, tensor in averaged.items():
+        mean = (kept[0][name].double() + kept[1][name].double()) / 2
+        assert torch.equal(tensor, mean.float()), name
+
+
+def test_a_run_stops_when_its_score_no_longer_rises(data, tmp_path) -> None:
+    given = tuning_options(data, tmp_path / "run", patience=2, **{"learning-rate": 1e-9, "validate-every": 1})
+    (said,) = run([given])
+    assert "stopping: bleu has not improved in 2 validations" in said
+    assert [record["step"] for record in records(tmp_path / "run", "validation")] == [1, 2, 3]
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+
+
+def test_mistakes_are_one_line(whole, data, tmp_path) -> None:
+    output, _ = whole
+    uneven = tmp_path / "uneven"
+    uneven.mkdir()
+    (uneven / "train.en").write_text("one\ntwo\n")
+    (uneven / "train.fr").write_text("un\n")
+    bare = tmp_path / "bare"
+    (bare).mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (bare / name).write_bytes((output / "model" / name).read_bytes())
+    content = json.loads((bare / "config.json").read_text())
+    for key in ("tokenizer", "task", "training", "languages"):
+        del content[key]
+    (bare / "config.json").write_text(json.dumps(content))
+    (tmp_path / "rows.train.jsonl").write_text('{"text": "one", "lang": "fr"}\n')
+    other = tmp_path / "other"
+    cases = {
+        "there is no task 'translate' (did you mean translation?)": {"task": "translate"},
+        "'blue' is no metric: name one of": {"metric": "blue"},
+        "meteor cannot be computed here: it needs": {"metric": "meteor"},
+        "holds a run: go on with it by --resume": {"output": output},
+        "--freeze nowhere.* names no parameter": {"freeze": "nowhere.*"},
+        "--freeze leaves nothing to train": {"freeze": "*"},
+        "has no tokenizer beside it: give its SentencePiece file": {"from": bare, "vocabulary-size": None},
+        "the model has 512 positions": {"max-source-length": 600},
+        "does not exist": {"data": tmp_path / "nowhere"},
+        "train.en": {"data": uneven},
+        "--steps and --epochs both": {"epochs": 2},
+        "is no language": {"source-language": "english"},
+        "has no field 'source'": {"task": "summarization", "data": tmp_path / "rows.train.jsonl"},
+    }
+    arguments = [
+        tuning_options(**{"data": data, "output": other / str(number), **changes})
+        for number, changes in enumerate(cases.values())
+    ]
+    results = run_distributed(finetune, 1, cases=arguments)[0].value
+    for (code, said), message in zip(results, cases, strict=True):
+        errors = [line for line in said.splitlines() if "error:" in line]
+        assert code == 2, (message, said)
+        assert len(errors) == 1, said
+        assert message in errors[0]
+        assert "Traceback" not in said
