@@ -58,9 +58,9 @@ def test_a_folder_has_the_splits_that_its_names_tell(tmp_path: Path) -> None:
     for name in ("README.md", "readme.en", "LICENSE.en", "notes.txt", ".hidden.en", "papers/a.pdf"):
         write(folder / name, "no data")
     for split, word in zip(SPLITS, ("train", "dev", "test"), strict=True):
-        assert found(folder, split=split) == [
-            ("jsonl", [f"more.en-fr.{word}.jsonl"], ("en", "fr")),
+        assert sorted(found(folder, split=split)) == [
             ("aligned", [f"{word}.en", f"{word}.fr"], ()),
+            ("jsonl", [f"more.en-fr.{word}.jsonl"], ("en", "fr")),
         ]
 
 
