@@ -20,7 +20,10 @@ from deltalm_ds.downstream.registry import TASKS, find_task
 from deltalm_ds.downstream.templates import one_line
 from deltalm_ds.errors import UserError
 
-TEXT = st.text(st.characters(exclude_categories=["Cs"])).map(one_line).filter(bool)
+# A byte order mark is no text where a file begins.
+TEXT = (
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\ufeff")).map(one_line).filter(bool)
+)
 ROW = {"source": "s", "target": "t", "lang": "fr"}
 
 
@@ -271,8 +274,6 @@ def test_every_format_gives_the_same_examples(
     tsv = write(folder / "a.tsv", "en\tfr\n" + "".join(f"{s}\t{t}\n" for s, t in pairs))
     jsonl = write_rows(folder / "a.en-fr.jsonl", *({"source": s, "target": t} for s, t in pairs))
     expected = [DownstreamExample(source, (target,), "en", "fr") for source, target in pairs]
-    if any("\ufeff" in source[0] for source, _ in pairs):
-        return  # a byte order mark is no text where a file begins
     assert examples_of(folder / "a.en", folder / "a.fr", source_language="en") == expected
     assert examples_of(tsv, source_language="en") == expected
     assert examples_of(jsonl) == expected

@@ -1,6 +1,6 @@
 """Cuts of the public corpora have the examples that they are known to have.
 
-DATA_DIR names another folder of the same form; without one the tests are skipped.
+REAL_DATA_DIR names another folder of the same form; without one the tests are skipped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from deltalm_ds.downstream.examples import DownstreamExample
 from deltalm_ds.downstream.splits import Split
 from deltalm_ds.downstream.splitting import join_sentences, split_sentences
 
-FOLDER = Path(os.environ.get("DATA_DIR", Path(__file__).parents[3] / "shared" / "data"))
+FOLDER = Path(os.environ.get("REAL_DATA_DIR", Path(__file__).parents[3] / "shared" / "data"))
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="needs the cuts of public corpora")
 
 

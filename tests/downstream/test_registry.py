@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
+from pathlib import Path
 
 import pytest
+from made_tasks import WRITERS
 
 from deltalm_ds.downstream.registry import TASKS, find_task
 from deltalm_ds.downstream.task import Task
@@ -21,7 +24,7 @@ METRICS = {
 
 
 def test_the_tasks_are_those_of_the_paper() -> None:
-    assert tuple(TASKS) == NAMES
+    assert set(TASKS) == set(NAMES) == set(WRITERS)
     assert all(find_task(name).name == name for name in NAMES)
 
 
@@ -32,7 +35,7 @@ def test_an_unknown_task_is_told_with_the_known_ones() -> None:
     assert all(name in str(caught.value) for name in NAMES)
 
 
-@pytest.mark.parametrize("task", TASKS.values(), ids=NAMES)
+@pytest.mark.parametrize("task", TASKS.values(), ids=list(TASKS))
 def test_every_task_is_whole(task: Task) -> None:
     assert {task.metric, *task.other_metrics} <= METRICS
     assert task.metric not in task.other_metrics
@@ -50,3 +53,11 @@ def test_every_task_is_whole(task: Task) -> None:
 def test_a_task_with_a_broken_template_is_refused() -> None:
     with pytest.raises(UserError, match="template"):
         Task(name="x", summary="x", source_template="{a")
+
+
+def test_the_documented_task_is_one() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "adding-a-task.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict[str, Task] = {}
+    exec(code, names)
+    assert names["TASK"].name == "simplification"
