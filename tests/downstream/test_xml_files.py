@@ -145,6 +145,7 @@ def test_sgml_may_have_several_references_and_directions(tmp_path: Path) -> None
         (SOURCES[: SOURCES.index("</SEG>")], REFERENCES, "src.en.sgm ends within a <seg>"),
         ("nothing", REFERENCES, "src.en.sgm has no <seg>"),
         (SOURCES, REFERENCES.replace("bbc/2", "bbc/3"), "segment 3, bbc/2:1, is not in"),
+        (SOURCES.replace("bbc/2", "b\x1b[1mc\n"), REFERENCES, r"segment 3, b\x1b[1mc\n:1, is not in"),
         (SOURCES.replace('<seg id="1">x</seg>', ""), REFERENCES, "the segment bbc/2:1 is not in"),
         ("\n\xe9".encode("latin-1"), REFERENCES, "line 2, is not UTF-8"),
     ],
