@@ -140,7 +140,7 @@ def _is_seen(groups: np.ndarray, path: Path) -> np.ndarray:
     names = {line.strip() for line in read_lines(path) if line.strip()}
     seen = np.isin(groups, sorted(names))
     if not seen.any():
-        raise UserError(f"{path} names none of the groups: write theirs, one a line, as in the file of groups")
+        raise UserError(f"{path} names none of the groups: write theirs, one a line")
     return seen
 
 
@@ -150,9 +150,7 @@ def _unless_empty(
     return _subset(name, measured, chosen, settings) if chosen.any() else None
 
 
-def _subset(
-    name: str, measured: Sequence[_Measured], chosen: np.ndarray, settings: ScoreSettings
-) -> Subset:
+def _subset(name: str, measured: Sequence[_Measured], chosen: np.ndarray, settings: ScoreSettings) -> Subset:
     """The scores of the examples where `chosen` [examples] is true."""
     results = {entry.metric.name: _result(entry, chosen, settings) for entry in measured}
     return Subset(name, int(chosen.sum()), results)
