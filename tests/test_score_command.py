@@ -158,6 +158,7 @@ def test_wrong_language(folder: Path) -> None:
         ((*OUT, "--resamples", "3"), "--resamples must be 40 or more"),
         ((*OUT, "--seen", "seen"), "--groups"),
         ((*OUT, "--groups", "groups", "--seen", "short"), "short names none of the groups"),
+        ((*OUT, "--groups", "sources"), "line 4 of the groups of all is blank: name a group"),
         ((*OUT, "--manifest", "m.yaml"), "leave out HYPOTHESES"),
         (("--manifest", "m.yaml"), "m.yaml: No such file"),
         ((*OUT, "--language-samples", "fr"), "give each language once, as fr=FILE"),
