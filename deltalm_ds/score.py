@@ -1,4 +1,4 @@
-"""Score outputs against references: `python -m deltalm_ds.score HYPOTHESES --references REF... --language LANG`."""
+"""Score outputs against references: `python -m deltalm_ds.score HYPOTHESES --references FILE...`."""
 
 from __future__ import annotations
 

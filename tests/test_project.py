@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent
 MARKDOWN = sorted([*ROOT.glob("*.md"), *ROOT.glob("*/*.md")])
 OPTIONAL = {"apex", "liger_kernel", "atheris"}
 """Imported where it is installed and asked for, never required; atheris by tests/fuzz, by hand."""
-IMPORT_NAMES = {"pyyaml": "yaml", "megatron-core": "megatron"}
+IMPORT_NAMES = {"pyyaml": "yaml", "megatron-core": "megatron", "rouge-score": "rouge_score"}
 """Of packages that are imported by another name than they are installed by."""
 
 
@@ -81,7 +81,7 @@ def test_model_and_operations_need_torch_and_numpy_only() -> None:
 
 
 def test_text_and_data_need_no_torch() -> None:
-    packages = ("text", "data", "demo", "downstream", "prepare", "corpus")
+    packages = ("text", "data", "demo", "downstream", "prepare", "corpus", "scoring", "score")
     names = set(in_packages(*packages)) - {"deltalm_ds.data.loader"}
     assert len(names) > 15
     assert_importable(names, without=["torch", "deepspeed", "transformers"])

@@ -54,7 +54,8 @@ class Direction:
     @property
     def to_english(self) -> bool:
         """Whether it is one of X→en."""
-        return self.source_language is not None and not self.from_english and _is_english(self.language)
+        known = self.source_language is not None
+        return known and not _is_english(self.source_language) and _is_english(self.language)
 
 
 def directions_of(settings: ScoreSettings) -> list[Direction]:

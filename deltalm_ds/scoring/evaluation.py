@@ -94,17 +94,14 @@ def evaluate(
         measured.append(_Measured(metric, statistics.rows, other))
         signatures[metric.name] = statistics.signature
     everywhere = np.ones(len(hypotheses), bool)
-    of_group = np.array([""] * len(hypotheses) if groups is None else [name.strip() for name in groups])
+    of_group = np.array([] if groups is None else _group_names(groups, direction.name), dtype=str)
     is_seen = None if direction.seen is None else _is_seen(of_group, direction.seen)
     return DirectionReport(
         direction=direction,
         columns=tuple(column for metric in metrics for column in metric.columns),
         signatures=signatures,
         whole=_subset(direction.name, measured, everywhere, settings),
-        groups=[
-            _subset(name, measured, of_group == name, settings)
-            for name in ([] if groups is None else np.unique(of_group).tolist())
-        ],
+        groups=[_subset(name, measured, of_group == name, settings) for name in np.unique(of_group).tolist()],
         seen=None if is_seen is None else _unless_empty("seen", measured, is_seen, settings),
         unseen=None if is_seen is None else _unless_empty("unseen", measured, ~is_seen, settings),
         outputs=count_outputs(hypotheses, direction.language, sources, identifier),
@@ -136,11 +133,19 @@ def _build(name: str, language: str, settings: ScoreSettings) -> Metric:
     )
 
 
+def _group_names(lines: Sequence[str], direction: str) -> list[str]:
+    names = [line.strip() for line in lines]
+    if "" in names:
+        where = f"line {names.index('') + 1:,} of the groups of {direction}"
+        raise UserError(f"{where} is blank: name a group for every example")
+    return names
+
+
 def _is_seen(groups: np.ndarray, path: Path) -> np.ndarray:
     names = {line.strip() for line in read_lines(path) if line.strip()}
     seen = np.isin(groups, sorted(names))
     if not seen.any():
-        raise UserError(f"{path} names none of the groups: write theirs, one a line, as in the file of groups")
+        raise UserError(f"{path} names none of the groups: write theirs, one a line")
     return seen
 
 
@@ -150,9 +155,7 @@ def _unless_empty(
     return _subset(name, measured, chosen, settings) if chosen.any() else None
 
 
-def _subset(
-    name: str, measured: Sequence[_Measured], chosen: np.ndarray, settings: ScoreSettings
-) -> Subset:
+def _subset(name: str, measured: Sequence[_Measured], chosen: np.ndarray, settings: ScoreSettings) -> Subset:
     """The scores of the examples where `chosen` [examples] is true."""
     results = {entry.metric.name: _result(entry, chosen, settings) for entry in measured}
     return Subset(name, int(chosen.sum()), results)

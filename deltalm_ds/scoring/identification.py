@@ -17,6 +17,7 @@ MAX_CHARACTERS = 500_000
 _ORDERS = (1, 2, 3)
 _SMOOTHING = 0.1
 _BITS = 21
+_SPACE = ord(" ") + 1
 _NO_LETTERS = regex.compile(r"[^\p{L}\p{M}]+")
 
 
@@ -39,20 +40,17 @@ class LanguageIdentifier:
         self.languages = tuple(letters)
         self.num_characters = min(MAX_CHARACTERS, *map(len, letters.values()))
         """How much of every sample is used."""
-        counted = [
-            _counts(sample[: self.num_characters], order) for order in _ORDERS for sample in letters.values()
-        ]
-        self._keys = np.unique(np.concatenate([keys for keys, _ in counted]))
-        # [n-grams, languages]; a row more, of zeros, for what no sample has: it speaks for no language.
-        self._log_shares = np.zeros((len(self._keys) + 1, len(letters)), np.float32)
-        for column, (_, sample) in enumerate(letters.items()):
-            for order in _ORDERS:
-                of_order = _of_order(self._keys, order)
-                keys, counts = _counts(sample[: self.num_characters], order)
-                shares = np.full(len(self._keys), _SMOOTHING)
-                shares[np.searchsorted(self._keys, keys)] += counts
-                total = counts.sum() + _SMOOTHING * of_order.sum()
-                self._log_shares[:-1][of_order, column] = np.log(shares[of_order] / total)
+        used = [sample[: self.num_characters] for sample in letters.values()]
+        counted = {order: [_counts(sample, order) for sample in used] for order in _ORDERS}
+        self._keys = np.unique(np.concatenate([keys for pairs in counted.values() for keys, _ in pairs]))
+        self._log_shares = np.zeros((len(self._keys), len(used)), np.float32)  # [n-grams, languages]
+        for order, pairs in counted.items():
+            of_order = _is_of_order(self._keys, order)
+            for column, (keys, counts) in enumerate(pairs):
+                smoothed = np.full(len(self._keys), _SMOOTHING)
+                smoothed[np.searchsorted(self._keys, keys)] += counts
+                smoothed = smoothed[of_order]
+                self._log_shares[of_order, column] = np.log(smoothed / smoothed.sum())
 
     def identify(self, text: str) -> str | None:
         """The likeliest language; None for a text without letters, or with none that any sample has."""
@@ -61,7 +59,7 @@ class LanguageIdentifier:
             return None
         keys = np.concatenate([_ngrams(letters, order) for order in _ORDERS])
         places = np.searchsorted(self._keys, keys)
-        found = places < len(self._keys)
+        found = (places < len(self._keys)) & (keys != _SPACE)
         found[found] = self._keys[places[found]] == keys[found]
         if not found.any():
             return None
@@ -88,5 +86,5 @@ def _counts(letters: str, order: int) -> tuple[np.ndarray, np.ndarray]:
     return keys, counts
 
 
-def _of_order(keys: np.ndarray, order: int) -> np.ndarray:
+def _is_of_order(keys: np.ndarray, order: int) -> np.ndarray:
     return (keys >> (_BITS * order) == 0) & (keys >> (_BITS * (order - 1)) > 0)

@@ -16,9 +16,10 @@ def read_aligned(paths: Sequence[Path]) -> list[list[str]]:
     UserError where a file cannot be read, is not UTF-8, or has not as many lines as the first.
     """
     texts = [_read(path) for path in paths]
-    # Without an end, a last line that is empty shows only beside the last lines of the others.
-    unended = len({text.count("\n") for text in texts}) == 1 and not all(t.endswith("\n") for t in texts)
-    files = [_lines(text if unended else text.removesuffix("\n"), unended) for text in texts]
+    # Without an end, a last line that is empty shows only beside the last lines of other files.
+    same_ends = len({text.count("\n") for text in texts}) == 1
+    last_is_unended = same_ends and any(text and not text.endswith("\n") for text in texts)
+    files = [_lines(text, last_is_unended) for text in texts]
     for path, lines in zip(paths, files, strict=True):
         if len(lines) != len(files[0]):
             raise UserError(
@@ -48,8 +49,11 @@ def references_by_example(paths: Sequence[Path], files: Sequence[Sequence[str]])
     return examples
 
 
-def _lines(text: str, unended: bool) -> list[str]:
-    return [line.removesuffix("\r") for line in text.split("\n")] if text or unended else []
+def _lines(text: str, last_is_unended: bool) -> list[str]:
+    lines = text.split("\n")
+    if not last_is_unended and not lines[-1]:
+        lines.pop()  # what is behind the last line end
+    return [line.removesuffix("\r") for line in lines]
 
 
 def _read(path: Path) -> str:

@@ -1,8 +1,8 @@
 """Metrics by name: for the command, for validation during training, and for whoever imports them.
 
-    metric = build_metric("rougeL", "fr")
-    score = metric.score(["un titre"], [["un titre", "le titre"]])
-    score.value, score.signature
+metric = build_metric("rougeL", "fr")
+score = metric.score(["un titre"], [["un titre", "le titre"]])
+score.value, score.signature
 """
 
 from __future__ import annotations
@@ -60,9 +60,7 @@ def build_metric(
     if name == "ter":
         return build_ter(name)
     if name == "rouge-characters":
-        return Rouge(
-            name, ROUGE_TYPES, "characters", multi_reference=multi_reference, suffix="-characters"
-        )
+        return Rouge(name, ROUGE_TYPES, "characters", multi_reference=multi_reference, suffix="-characters")
     types = ROUGE_TYPES if name == "rouge" else (name,)
     return Rouge(name, types, rouge_tokenizer or rouge_tokenizer_of(language), stemmer, multi_reference)
 

@@ -1,7 +1,7 @@
 """How much of a score, or of a difference, is chance: bootstrap intervals and two paired tests.
 
-With the same seed and number of resamples the draws are sacrebleu's, and so are the p-values but where resamples
-differ exactly as the systems do: here they count.
+With the same seed and number of resamples the draws are sacrebleu's, and so are the p-values, but where
+resamples differ exactly as the systems do: here they count.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _ONE_OF = 40
 
 
 def bootstrap(metric: Metric, rows: np.ndarray, num_resamples: int, seed: int) -> np.ndarray:
-    """The metric's columns of examples drawn with replacement: [resamples, columns] from [examples, counts]."""
+    """The metric's columns [resamples, columns] of examples [examples, counts] drawn with replacement."""
     totals = [weights @ rows for weights in _multiplicities(len(rows), num_resamples, seed)]
     return _columns(metric, np.concatenate(totals))
 
@@ -42,10 +42,10 @@ def p_values(
     num_resamples: int,
     seed: int,
 ) -> np.ndarray:
-    """How likely a difference as large as that of two systems is by chance, by column of the metric [columns].
+    """How likely so large a difference of two systems is by chance, by column of the metric [columns].
 
-    `rows` and `baseline` are the counts of the same examples [examples, counts]. "randomisation" swaps the two
-    systems' outputs of every example with probability 1/2 (Riezler and Maxwell 2005), a two-sided test.
+    `rows` and `baseline` are the counts of the same examples [examples, counts]. "randomisation" swaps the
+    two systems' outputs of every example with probability 1/2 (Riezler and Maxwell 2005): two-sided.
     "bootstrap" draws examples with replacement (Koehn 2004) and, as sacrebleu, counts where the absolute
     difference exceeds its own mean by the observed one: about half the p-value of a two-sided test. In both
     the observed difference counts as one resample more.

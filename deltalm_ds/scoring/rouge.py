@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import regex
-from nltk.stem.porter import PorterStemmer
-from rouge_score.rouge_scorer import RougeScorer
-from rouge_score.tokenizers import DefaultTokenizer, Tokenizer
 
 from deltalm_ds.errors import UserError
 from deltalm_ds.scoring.base import Metric, Statistics, num_references
@@ -66,6 +63,8 @@ class Rouge(Metric):
         )
 
     def _statistics(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> Statistics:
+        from rouge_score.rouge_scorer import RougeScorer  # takes a moment to import
+
         scorer = RougeScorer(self.types, tokenizer=_build_tokenizer(self.tokenizer, self.stemmer))
         rows = np.ones((len(hypotheses), len(self.types) + 1))  # the last counts examples
         for row, hypothesis, texts in zip(rows, hypotheses, references, strict=True):
@@ -93,23 +92,30 @@ def rouge_tokenizer_of(language: str) -> RougeTokenizer:
     return "comparable" if scripts_of(language) in ((), ("Latn",)) else "words"
 
 
-def _build_tokenizer(name: RougeTokenizer, stemmer: bool) -> Tokenizer:
+def _build_tokenizer(name: RougeTokenizer, stemmer: bool) -> Any:
+    """What has a method `tokenize`, as rouge_score wants it."""
+    from rouge_score.tokenizers import DefaultTokenizer
+
     if name == "comparable":
         return DefaultTokenizer(use_stemmer=stemmer)
     return _Words(stemmer) if name == "words" else _Characters()
 
 
-class _Words(Tokenizer):
+class _Words:
     def __init__(self, stemmer: bool) -> None:
-        self._stem = lru_cache(maxsize=1 << 16)(PorterStemmer().stem) if stemmer else None
+        from rouge_score.tokenizers import porter  # nltk's, which its own tokenizer uses
+
+        self._stem = lru_cache(maxsize=1 << 16)(porter.PorterStemmer().stem) if stemmer else None
 
     def tokenize(self, text: str) -> list[str]:
+        """Runs of letters, marks and digits, in lower case; stems of long ones, as rouge_score has it."""
         words = _WORD.findall(text.lower())
         if self._stem is None:
             return words
         return [self._stem(word) if len(word) >= _SHORTEST_STEMMED else word for word in words]
 
 
-class _Characters(Tokenizer):
+class _Characters:
     def tokenize(self, text: str) -> list[str]:
+        """All but white space, in lower case."""
         return list("".join(text.lower().split()))

@@ -39,7 +39,7 @@ class ScoreSettings:
     groups: Path | None = None
     """A group of each example, such as its category: scores are also shown by group."""
     seen: Path | None = None
-    """Names of the groups that training has seen, one a line: scores of seen and unseen ones are also shown."""
+    """Names of the groups that training has seen, one a line: both kinds are also scored apart."""
     bleu_tokenizer: BleuTokenizer | None = None
     """If not the one that the language has at sacrebleu: zh, ja-mecab, ko-mecab, else 13a."""
     rouge_tokenizer: RougeTokenizer | None = None

@@ -10,7 +10,7 @@ from deltalm_ds.scoring import resampling
 from deltalm_ds.scoring.metrics import build_metric
 from deltalm_ds.scoring.resampling import bootstrap, interval, p_values
 
-WORDS = "un deux trois quatre cinq six sept huit neuf dix".split()
+WORDS = ["un", "deux", "trois", "quatre", "cinq", "six", "sept", "huit", "neuf", "dix"]
 
 
 def made_texts(seed: int, wrong: float, num: int = 40) -> list[str]:
