@@ -56,7 +56,8 @@ class Progress:
     def skip(self, count: int) -> None:
         """Count `count` bytes as done before, on rank 0: what is left will not be as fast."""
         self._first, self._done = self._first + count, self._done + count
-        self._bar.initial, self._bar.n = self._bar.initial + count, self._bar.n + count
+        if not self._bar.disable:
+            self._bar.initial, self._bar.n = self._bar.initial + count, self._bar.n + count
 
     def remark(self, seconds: float, num_bytes: int) -> str:
         """What is shown beside the bytes, when `num_bytes` were done in `seconds`; nothing here."""
