@@ -15,7 +15,7 @@ _ROOM_UNIT = 8
 
 
 class Moves:
-    """Sentences leave: the last of those that stay take the places of those that leave, the rest stays put."""
+    """Sentences leave: the last of those that stay fill the places of those that leave; no other moves."""
 
     def __init__(self, stays: list[bool], device: torch.device) -> None:
         num_left = sum(stays)

@@ -94,7 +94,6 @@ class Chooser:
         numbers: Tensor,
         step: int,
     ) -> Candidates:
-        num_hypotheses = totals.shape[1]
         logits = self._decoder.logits(hidden, self._room(len(hidden)))
         log_sums = logits.logsumexp(1)
         forced_scores = None if forced is None else self._forced_scores(logits, log_sums, forced)
