@@ -20,7 +20,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 import torch
 from made_model import made_lines, write_model_folder
 
@@ -103,7 +102,9 @@ def test_what_is_told(model: Path) -> None:
     assert told[0].startswith("3 lines, 2 sentences, ")
     assert "sentences/s" in told[0]
     assert "tokens/s" in told[0]
-    assert [line for line in told if "sources too long and cut" in line and "1 of 2, the first in line 3" in line]
+    assert [
+        line for line in told if "sources too long and cut" in line and "1 of 2, the first in line 3" in line
+    ]
     assert "100.0% of the outputs are in the script of fr (Latn)" in told
 
 
@@ -119,7 +120,13 @@ def test_tables_of_many_best(model: Path) -> None:
     best = outputs(model, "--beam", 3, text=text)[:-1]
     table = outputs(model, "--beam", 3, "--num-best", 3, "--output-format", "tsv", text=text)[:-1]
     names, *rows = [row.split("\t") for row in table]
-    assert [row[:2] for row in rows] == [["1", "1"], ["1", "2"], ["1", "3"], ["2", "1"], *[["3", r] for r in "123"]]
+    assert [row[:2] for row in rows] == [
+        ["1", "1"],
+        ["1", "2"],
+        ["1", "3"],
+        ["2", "1"],
+        *[["3", r] for r in "123"],
+    ]
     records = [dict(zip(names, row, strict=True)) for row in rows]
     assert [record["text"] for record in records if record["rank"] == "1"] == best
     assert records[0]["source"] == "nosa teki"
@@ -139,7 +146,8 @@ def test_scores_of_given_targets(model: Path, tmp_path: Path) -> None:
     scored = [json.loads(line) for line in outputs(model, *options, text=as_bytes(lines))[:-1]]
     assert [one["id"] for one in scored] == list(range(1, 41))
     equal = [
-        abs(ours["score"] - given["score"]) < 1e-5 and abs(ours["log_probability"] - given["log_probability"]) < 1e-4
+        abs(ours["score"] - given["score"]) < 1e-5
+        and abs(ours["log_probability"] - given["log_probability"]) < 1e-4
         for ours, given in zip(generated, scored, strict=True)
     ]
     assert sum(equal) > 8  # the others' texts are cut into other pieces than they were made of
@@ -285,7 +293,12 @@ def test_ranks_share_the_work(model: Path, tmp_path: Path) -> None:
     allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
     command = [MPIRUN, "--oversubscribe", "-np", 2, *COMMAND, *options, "--output", tmp_path / "out"]
     done = subprocess.run(
-        list(map(str, command)), cwd=ROOT, env={**ENVIRONMENT, **allowed}, capture_output=True, text=True, check=False
+        list(map(str, command)),
+        cwd=ROOT,
+        env={**ENVIRONMENT, **allowed},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("50 lines") == 1
