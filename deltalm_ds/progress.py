@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
+from typing import TypeVar
 
 from tqdm import tqdm
 
@@ -15,6 +16,8 @@ SECONDS_BETWEEN_LINES = 30.0
 _SECONDS_BETWEEN_MESSAGES = 0.2
 _LINE = "{desc}: {percentage:.0f} % of {total_fmt}B, {rate_fmt}, {remaining} left"
 _LINE_WITHOUT_TOTAL = "{desc}: {n_fmt}B, {rate_fmt}"
+
+ProgressT = TypeVar("ProgressT", bound="Progress")
 
 
 class Progress:
@@ -56,7 +59,8 @@ class Progress:
     def skip(self, count: int) -> None:
         """Count `count` bytes as done before, on rank 0: what is left will not be as fast."""
         self._first, self._done = self._first + count, self._done + count
-        self._bar.initial, self._bar.n = self._bar.initial + count, self._bar.n + count
+        if not self._bar.disable:
+            self._bar.initial, self._bar.n = self._bar.initial + count, self._bar.n + count
 
     def remark(self, seconds: float, num_bytes: int) -> str:
         """What is shown beside the bytes, when `num_bytes` were done in `seconds`; nothing here."""
@@ -85,7 +89,7 @@ class Progress:
             )
             print(f"{meter}, {remark}" if remark else meter, file=sys.stderr, flush=True)
 
-    def __enter__(self) -> Progress:
+    def __enter__(self: ProgressT) -> ProgressT:
         return self
 
     def __exit__(

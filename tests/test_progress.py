@@ -24,6 +24,18 @@ def test_a_line_now_and_then_where_there_is_no_terminal(
     assert all("B/s" in line and line.endswith(" left") for line in lines)
 
 
+def test_without_a_total_and_with_what_was_done_before(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+    with Progress("reading", None, Ranks()) as shown:
+        shown.skip(2_000_000)
+        shown.update(1_000_000)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("reading: 3.00MB, ")
+    assert "%" not in line
+
+
 def test_short_work_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with Progress("encoding", 100, Ranks()) as shown:
         shown.update(100)

@@ -15,7 +15,7 @@ _ROOM_UNIT = 8
 
 
 class Moves:
-    """Sentences leave: the last of those that stay take the places of those that leave, the rest stays put."""
+    """Sentences leave: the last of those that stay fill the places of those that leave; no other moves."""
 
     def __init__(self, stays: list[bool], device: torch.device) -> None:
         num_left = sum(stays)
@@ -53,29 +53,26 @@ class Memory:
         num_sentences, longest = len(source.sample_ids), source.max_length
         rows, columns = source.sequence_of_token, source.index_in_sequence
         self._lengths = source.lengths.tolist()
-        self._layers = []
+        self._longest = longest
+        self._layers: list[tuple[Tensor, Tensor]] = []
         for joined in projected:
             padded = joined.new_zeros(2, num_sentences, heads[0], longest, heads[1])
             # Advanced indices apart from each other put the tokens first: [tokens, 2, heads, head_width].
             padded[:, rows, :, columns] = joined.unflatten(1, (2, *heads))
-            self._layers.append(padded.unbind(0))
-        self.seen = projected[0].new_full((num_sentences, 1, 1, longest), _HIDDEN)
-        """[sentences, 1, 1, longest], added to scores."""
-        self.seen[rows, 0, 0, columns] = 0
+            self._layers.append((padded[0], padded[1]))
+        self._seen = projected[0].new_full((num_sentences, 1, 1, longest), _HIDDEN)
+        self._seen[rows, 0, 0, columns] = 0
 
-    def of(self, number: int) -> tuple[Tensor, Tensor]:
-        """Keys and values [sentences, heads, longest, head_width] of a cross-attention."""
-        return self._layers[number]
+    def of(self, number: int) -> tuple[Tensor, Tensor, Tensor, int]:
+        """Keys, values, which slots are seen, and how many to look at, as `ops.attend_slots` takes them."""
+        return *self._layers[number], self._seen, self._longest
 
     def leave(self, moves: Moves) -> None:
         """Only some sentences are left."""
         self._lengths = moves.of_list(self._lengths)
-        longest = max(self._lengths)
-        self._layers = [
-            (moves.in_place(keys)[:, :, :longest], moves.in_place(values)[:, :, :longest])
-            for keys, values in self._layers
-        ]
-        self.seen = moves.in_place(self.seen)[..., :longest]
+        self._longest = max(self._lengths)
+        self._layers = [(moves.in_place(keys), moves.in_place(values)) for keys, values in self._layers]
+        self._seen = moves.in_place(self._seen)
 
 
 class DecodingState:
@@ -89,15 +86,10 @@ class DecodingState:
         self._beam = beam
         self._num_hypotheses = 1
         self._num_slots = 0
-        num_sentences = len(memory.seen)
-        self._seen = memory.seen.new_empty(num_sentences, 1, beam, 0)
-        caches = memory.seen.new_empty(num_self_attentions, 2, num_sentences, heads[0], 0, heads[1])
+        keys, *_ = memory.of(0)
+        self._seen = keys.new_empty(len(keys), 1, beam, 0)
+        caches = keys.new_empty(num_self_attentions, 2, len(keys), heads[0], 0, heads[1])
         self._layers = [(keys, values) for keys, values in caches]
-
-    @property
-    def seen_slots(self) -> Tensor:
-        """[sentences, 1, hypotheses, slots], added to scores."""
-        return self._seen[:, :, : self._num_hypotheses, : self._num_slots]
 
     def add_slots(self) -> None:
         """Make room for a token of each hypothesis, seen by that hypothesis alone."""
@@ -108,16 +100,17 @@ class DecodingState:
         own = self._seen.new_full((num_new, num_new), _HIDDEN).fill_diagonal_(0)
         self._seen[:, 0, :num_new, self._num_slots - num_new : self._num_slots] = own
 
-    def by_sentence(self, joined: Tensor, num_parts: int) -> tuple[Tensor, ...]:
-        """[rows, parts * width] to `num_parts` of [sentences, heads, hypotheses, head_width]."""
-        shape = (len(self._seen), self._num_hypotheses, num_parts, *self._heads)
-        return joined.view(shape).permute(2, 0, 3, 1, 4).unbind(0)
+    def append(self, number: int, joined: Tensor) -> tuple[Tensor, Tensor, Tensor, int]:
+        """Fill the new slots from joined [rows, 3 * width]: queries, keys, values.
 
-    def append(self, number: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Put keys and values into the new slots; all of that self-attention's up to now."""
-        keys, values = (tensor[:, :, : self._num_slots] for tensor in self._layers[number])
-        keys[:, :, -self._num_hypotheses :], values[:, :, -self._num_hypotheses :] = key, value
-        return keys, values
+        Returns that self-attention's keys, values, which slots are seen, and how many there are.
+        """
+        shape = (len(self._seen), self._num_hypotheses, 3, *self._heads)
+        _, *new = joined.view(shape).permute(2, 0, 3, 1, 4)
+        keys, values = self._layers[number]
+        slots = slice(self._num_slots - self._num_hypotheses, self._num_slots)
+        keys[:, :, slots], values[:, :, slots] = new
+        return keys, values, self._seen, self._num_slots
 
     def reorder(self, parents: Tensor) -> None:
         """Hypothesis h of each sentence continues hypothesis parents[sentence, h] from now on."""
@@ -134,8 +127,8 @@ class DecodingState:
 
     def _renew_slots(self) -> None:
         """Drop the slots that no hypothesis sees any more, and make room for as many again."""
-        seen = self.seen_slots
-        used = (seen[:, 0] == 0).any(1)  # [sentences, slots]
+        seen = self._seen[:, 0, : self._num_hypotheses, : self._num_slots]
+        used = (seen == 0).any(1)  # [sentences, slots]
         self._num_slots = int(used.sum(1).max()) if self._num_slots else 0
         # A sentence with fewer keeps some slots that nothing sees.
         kept = used.logical_not().sort(dim=1, stable=True).indices[:, : self._num_slots]

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from deltalm_ds import ops
 from deltalm_ds.decoding.constraints import FREE, Constraints
 from deltalm_ds.decoding.incremental import IncrementalDecoder
 from deltalm_ds.decoding.sampling import draw, uniform
@@ -94,9 +95,8 @@ class Chooser:
         numbers: Tensor,
         step: int,
     ) -> Candidates:
-        num_hypotheses = totals.shape[1]
         logits = self._decoder.logits(hidden, self._room(len(hidden)))
-        log_sums = logits.logsumexp(1)
+        log_sums = ops.log_sums(logits)
         forced_scores = None if forced is None else self._forced_scores(logits, log_sums, forced)
         self._constraints.apply(logits, log_sums, None if history is None else history.flatten(0, 1), step)
         if self._settings.sampling:
@@ -121,11 +121,11 @@ class Chooser:
     def _best(self, logits: Tensor, log_sums: Tensor, totals: Tensor) -> Candidates:
         """The 2 * beam best continuations, so that `beam` go on however many end."""
         num_wanted = 2 * self._settings.beam
-        values, tokens = logits.topk(min(num_wanted, logits.shape[1]), dim=1)
+        values, tokens = ops.largest(logits, num_wanted)
         scores = values - log_sums[:, None]
         of_sentence = len(totals), -1
         all_totals = (totals.view(-1, 1) + scores).view(of_sentence)
-        best, places = all_totals.topk(min(num_wanted, all_totals.shape[1]), dim=1)
+        best, places = ops.largest(all_totals, num_wanted)
         return Candidates(
             tokens.view(of_sentence).gather(1, places),
             places.div(values.shape[1], rounding_mode="floor"),

@@ -56,7 +56,7 @@ class Constraints:
         """Whether `apply` wants the hypotheses' tokens."""
 
     def apply(self, logits: Tensor, log_sums: Tensor, history: Tensor | None, step: int) -> None:
-        """In place. logits [rows, vocabulary], log_sums [rows] of their exponentials; history [rows, step]."""
+        """In place. logits [rows, vocabulary], log_sums [rows], their logsumexp; history [rows, step]."""
         if history is not None and self._settings.repetition_penalty != 1:
             log_sums = log_sums[:, None]
             seen = logits.gather(1, history) - log_sums

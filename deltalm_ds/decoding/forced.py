@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from deltalm_ds import ops
-from deltalm_ds.text.vocabulary import Vocabulary
 from deltalm_ds.model import DeltaLM, PackedTokens
+from deltalm_ds.text.vocabulary import Vocabulary
 
 
 @torch.inference_mode()
@@ -26,7 +26,9 @@ def score_targets(
         return []
     device = model.embedding.weight.device
     source = PackedTokens.from_sequences(sources).to(device)
-    decoder_input = PackedTokens.from_sequences([[Vocabulary.EOS, *target][: len(target)] for target in targets])
+    decoder_input = PackedTokens.from_sequences(
+        [[Vocabulary.EOS, *target][: len(target)] for target in targets]
+    )
     labels = torch.tensor([token for target in targets for token in target], dtype=torch.int64)
     hidden = model.decode(decoder_input.to(device), model.encode(source), source)
     losses = model.embedding(ops.linear_cross_entropy, hidden, labels.to(device))

@@ -63,7 +63,9 @@ class History:
         for number in range(len(lengths) - 1, -1, -1):
             own = slice(0, lengths[number])
             found[sentences[number]].append(
-                Hypothesis(tokens[number, own].tolist(), float(normalised[number]), scores[number, own].tolist())
+                Hypothesis(
+                    tokens[number, own].tolist(), float(normalised[number]), scores[number, own].tolist()
+                )
             )
         return [sorted(some, key=lambda hypothesis: -hypothesis.score)[:num_best] for some in found]
 

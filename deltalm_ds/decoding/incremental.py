@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from deltalm_ds import ops
 from deltalm_ds.decoding.caches import DecodingState, Memory
 from deltalm_ds.model import DeltaLM, PackedTokens
 from deltalm_ds.model.config import POSITION_OFFSET, DeltaLMConfig
@@ -42,6 +43,7 @@ class IncrementalDecoder:
         self.num_self_attentions = 0
         for block in decoder.blocks:
             for sublayer in block.children():
+                assert isinstance(sublayer, Sublayer)
                 self.sublayers.append(_Frame(sublayer, self._step_of(sublayer)))
 
     def _step_of(self, sublayer: Sublayer) -> SublayerStep:
@@ -121,9 +123,8 @@ class _SelfAttentionStep:
         self.output = _joined(sublayer, "output")
 
     def __call__(self, hidden: Tensor, state: DecodingState) -> Tensor:
-        query, key, value = state.by_sentence(F.linear(hidden, *self.input), 3)
-        keys, values = state.append(self.number, key, value)
-        return F.linear(_attend(query, keys, values, state.seen_slots), *self.output)
+        joined = F.linear(hidden, *self.input)
+        return F.linear(ops.attend_slots(joined, *state.append(self.number, joined)), *self.output)
 
 
 class _CrossAttentionStep:
@@ -133,19 +134,8 @@ class _CrossAttentionStep:
         self.output = _joined(sublayer, "output")
 
     def __call__(self, hidden: Tensor, state: DecodingState) -> Tensor:
-        (query,) = state.by_sentence(F.linear(hidden, *self.query), 1)
-        keys, values = state.memory.of(self.number)
-        return F.linear(_attend(query, keys, values, state.memory.seen), *self.output)
-
-
-def _attend(query: Tensor, keys: Tensor, values: Tensor, seen: Tensor) -> Tensor:
-    """query [sentences, heads, hypotheses, head_width] to [sentences * hypotheses, width].
-
-    keys and values [sentences, heads, slots, head_width]; seen [sentences, 1, hypotheses or 1, slots] is
-    added to the scores.
-    """
-    context = F.scaled_dot_product_attention(query, keys, values, attn_mask=seen)
-    return context.transpose(1, 2).flatten(2).flatten(0, 1)
+        query = F.linear(hidden, *self.query)
+        return F.linear(ops.attend_slots(query, *state.memory.of(self.number)), *self.output)
 
 
 def _prepared(parameter: Tensor) -> Tensor:

@@ -71,7 +71,9 @@ def read_lines(file: BinaryIO, name: str) -> Iterator[Line]:
             ) from None
 
 
-def read_chunks(lines: Iterator[Line], targets: Iterator[Line] | None, lines_per_chunk: int) -> Iterator[Chunk]:
+def read_chunks(
+    lines: Iterator[Line], targets: Iterator[Line] | None, lines_per_chunk: int
+) -> Iterator[Chunk]:
     """The lines, so many at once, each with its target where there are targets.
 
     Chunks depend on the text alone. UserError where there are fewer or more targets than lines.

@@ -76,7 +76,7 @@ class ModelFolder:
         return self.description.open_tokenizer()
 
     def encoder(self, max_positions: int) -> TextEncoder:
-        """What makes its sources and targets; they are cut to the task's lengths and the model's positions."""
+        """What makes its sources and targets, cut to the task's lengths and the model's positions."""
         task = self.description.task
         source, target = (task.max_source_length, task.max_target_length) if task else (max_positions,) * 2
         return TextEncoder(

@@ -69,8 +69,8 @@ class SearchOptions:
 class GenerateSettings:
     """Write a model's output for each line of text: python -m deltalm_ds.generate MODEL < in > out
 
-    One output line for one input line, in order; an empty line gives an empty line. On a terminal each line is
-    answered at once. Under mpirun or srun --mpi all ranks share the lines of --input (docs/generating.md).
+    One output line for one input line, in order; an empty line gives an empty line. On a terminal each line
+    is answered at once. Under mpirun or srun --mpi all ranks share the lines of --input (docs/generating.md).
     """
 
     model: tyro.conf.Positional[Path]

@@ -1,7 +1,7 @@
 """An output file that is made of parts, so that a run that was killed goes on where it was.
 
-FILE.partial/ holds the parts that are done, each under the hash of its input, and what the run depends on. Many
-processes fill it together. When all parts are there, they are put together and renamed to FILE.
+FILE.partial/ holds the parts that are done, each under the hash of its input, and what the run depends on.
+Many processes fill it together. When all parts are there, they are put together and renamed to FILE.
 """
 
 from __future__ import annotations
@@ -34,21 +34,23 @@ class PartialOutput:
         """Make the folder, or go on with it; by one process only. The names of what is in it.
 
         `run` is what the output depends on beside its input, plain JSON. UserError where the output exists,
-        where there are parts and `resume` is not set, and, naming what differs, where they are of another run.
+        where there are parts and no `resume`, and, naming what differs, where they are of another run.
         """
         is_begun = (self.folder / _RUN_FILE).is_file()
         if self.output.exists() and not (resume and is_begun):
             raise UserError(f"{self.output} exists: name another --output, or remove it")
         if is_begun and not resume:
             raise UserError(
-                f"{self.folder} has the parts of an interrupted run: give --resume to go on with it, or remove it"
+                f"{self.folder} has the parts of an interrupted run: give --resume to go on, or remove it"
             )
         if is_begun:
             self._check_same(run)
             return frozenset(path.name for path in self.folder.iterdir())
         self.folder.mkdir(parents=True, exist_ok=True)
         if any(not path.name.startswith(_RUN_FILE) for path in self.folder.iterdir()):
-            raise UserError(f"{self.folder} is in the way, and of no run: remove it, or name another --output")
+            raise UserError(
+                f"{self.folder} is in the way, and of no run: remove it, or name another --output"
+            )
         write_text_atomically(self.folder / _RUN_FILE, json.dumps(run, indent=2) + "\n")
         fsync_directory(self.folder.parent)
         return frozenset()

@@ -14,7 +14,7 @@ _WORD = 0xFFFFFFFF
 
 
 def uniform(seed: int, numbers: Tensor, step: int, num_hypotheses: int) -> Tensor:
-    """float64 [sentences, num_hypotheses] in (0, 1); numbers [sentences] int64 are global sentence numbers."""
+    """float64 [sentences, num_hypotheses] in (0, 1); numbers [sentences] int64: of the whole text."""
     shape = (len(numbers), num_hypotheses)
     words = philox4x32(
         (

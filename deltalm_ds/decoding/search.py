@@ -104,7 +104,7 @@ class Generator:
             if not len(tokens):
                 raise ValueError("an empty source; one has </s> at least")
         for tokens in (*sources, *(prefixes or ())):
-            if len(tokens) and not (0 <= min(tokens) and max(tokens) < num_rows):
+            if len(tokens) and not (min(tokens) >= 0 and max(tokens) < num_rows):
                 raise ValueError(f"a token outside of the model's {num_rows} rows")
 
 

@@ -129,7 +129,9 @@ class TextGenerator:
                 scores[place] = token_scores
         counts.num_tokens = sum(map(len, labels))
         scored = zip(targets, scores, strict=True)
-        return Outputs([[self._scored(one_line(text), token_scores)] for text, token_scores in scored], counts)
+        return Outputs(
+            [[self._scored(one_line(text), token_scores)] for text, token_scores in scored], counts
+        )
 
     def _sentences(
         self, texts: Sequence[str], languages: Sequence[str], first_line: int, counts: Counts
@@ -218,6 +220,6 @@ def _sentences_of(text: str) -> list[str]:
 
 
 def is_in_script(text: str, language: str) -> bool:
-    """Whether at least half of the letters of some text, of which there is any, are of the language's scripts."""
+    """Whether there is text and at least half of its letters are of the language's scripts."""
     scripts = scripts_of(language) if is_language(language) else ()
     return bool(text and scripts) and share_in_scripts(text, scripts) >= _LEAST_IN_SCRIPT

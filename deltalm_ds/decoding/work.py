@@ -34,7 +34,7 @@ class Result(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What the command is to do: options and the model's description put together, before weights are read."""
+    """What is to be done: options and the model's description put together, before weights are read."""
 
     settings: GenerateSettings
     """The options."""
@@ -57,7 +57,8 @@ class Plan:
         device = chosen_device(settings.device, rank_on_node)
         if settings.processes > 1 and device.type != "cpu":
             raise UserError(
-                "--processes is for CPUs: on GPUs start one process for each, with mpirun -np, or give --device cpu"
+                "--processes is for CPUs: on GPUs start one process for each, with mpirun -np, or give "
+                "--device cpu"
             )
         return cls(
             settings=settings,

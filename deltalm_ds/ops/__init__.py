@@ -10,9 +10,12 @@ from deltalm_ds.ops.attention import attention
 from deltalm_ds.ops.cross_entropy import IGNORE, CrossEntropy, SmoothingForm, linear_cross_entropy
 from deltalm_ds.ops.dropout import apply_dropout
 from deltalm_ds.ops.gelu import bias_gelu, bias_gelu_linear
+from deltalm_ds.ops.largest import largest
 from deltalm_ds.ops.look_up import look_up
 from deltalm_ds.ops.philox import Dropout
 from deltalm_ds.ops.products import linear
+from deltalm_ds.ops.slot_attention import attend_slots
+from deltalm_ds.ops.softmax import log_sums
 
 __all__ = [
     "IGNORE",
@@ -21,13 +24,16 @@ __all__ = [
     "FusedAdamW",
     "SmoothingForm",
     "apply_dropout",
+    "attend_slots",
     "attention",
     "bias_gelu",
     "bias_gelu_linear",
     "dropout_add",
     "dropout_add_layer_norm",
+    "largest",
     "layer_norm",
     "linear",
     "linear_cross_entropy",
+    "log_sums",
     "look_up",
 ]

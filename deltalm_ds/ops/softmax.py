@@ -8,6 +8,13 @@ from torch import Tensor
 from deltalm_ds.ops.native import kernels
 
 
+def log_sums(logits: Tensor) -> Tensor:
+    """log Σ exp of each row of logits [rows, classes], fp32 [rows]."""
+    running = BlockedSoftmax(torch.zeros(len(logits), dtype=torch.int64, device=logits.device))
+    running.add(logits, 0)
+    return (running.highest + running.exponentials.log()).float()
+
+
 class BlockedSoftmax:
     """Losses of tokens and their gradient, from blocks of logits [tokens, classes of the block].
 

@@ -142,6 +142,23 @@ def softmax_gradient(
     _call("softmax_gradient", logits, labels, *settings, *logits.shape, _DTYPES[logits.dtype])
 
 
+def largest(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` largest of each row of x [rows, n] fp32 and their places, [rows, count]; 1 <= count <= n."""
+    values = x.new_empty(len(x), count)
+    places = x.new_empty(len(x), count, dtype=torch.int64)
+    _call("largest", values, places, x.contiguous(), *x.shape, count)
+    return values, places
+
+
+def attend_slots(joined: Tensor, keys: Tensor, values: Tensor, seen: Tensor, num_slots: int) -> Tensor:
+    """`ops.slot_attention.attend_slots` of contiguous fp32 tensors."""
+    num_sentences, num_heads, room, head_width = keys.shape
+    out = joined.new_empty(len(joined), num_heads * head_width)
+    sizes = (num_sentences, len(joined) // num_sentences, num_heads, head_width, joined.shape[1], room)
+    _call("attend_slots", out, joined, keys, values, seen, *sizes, num_slots, seen.shape[2])
+    return out
+
+
 def _part_sums(grad: Tensor, num_sums: int) -> Tensor:
     """Workspace for sums over tokens; one part at least, which then holds the result."""
     num_parts = max(1, -(-len(grad) // _TOKENS_A_PART))
