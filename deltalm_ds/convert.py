@@ -10,6 +10,7 @@ import tyro
 
 from deltalm_ds.commands import parse, run
 from deltalm_ds.errors import UserError
+from deltalm_ds.exporting.hugging_face import write_hugging_face
 from deltalm_ds.exporting.model import DtypeName, ExportModel, average, cast, read_model, with_tokenizer
 from deltalm_ds.exporting.published import write_fairseq, write_released
 from deltalm_ds.exporting.targets import check_space, check_target, new_folder
@@ -72,6 +73,8 @@ def write(model: ExportModel, settings: ConvertSettings) -> None:
         write_released(model, settings.target)
     elif settings.to == "fairseq":
         write_fairseq(model, settings.target)
+    elif settings.to == "huggingface":
+        write_hugging_face(model, settings.target)
     elif settings.to == "native":
         description = model.described()
         with new_folder(settings.target) as folder:

@@ -119,8 +119,8 @@ def with_tokenizer(model: ExportModel, path: Path) -> ExportModel:
     num_pieces = Tokenizer(path).vocabulary.num_pieces
     if num_pieces + 1 > config.vocabulary_rows or (config.num_sentinels and config.mask_id != num_pieces + 1):
         raise UserError(
-            f"--tokenizer {path}: has {num_pieces:,} pieces, and the model has {config.vocabulary_rows:,} rows "
-            f"with <mask> at {config.mask_id:,}; give the tokenizer that the model was trained with"
+            f"--tokenizer {path}: has {num_pieces:,} pieces, and the model {config.vocabulary_rows:,} rows with "
+            f"<mask> at {config.mask_id:,}; give the tokenizer that the model was trained with"
         )
     vocabulary = Vocabulary(
         num_pieces,
