@@ -117,10 +117,11 @@ def with_tokenizer(model: ExportModel, path: Path) -> ExportModel:
         raise UserError(f"--tokenizer {path}: the source has its tokenizer already; leave the option out")
     config = model.config
     num_pieces = Tokenizer(path).vocabulary.num_pieces
-    if num_pieces + 1 > config.vocabulary_rows or (config.num_sentinels and config.mask_id != num_pieces + 1):
+    rows = config.vocabulary_rows
+    if num_pieces + 1 > rows or (config.num_sentinels and config.mask_id != num_pieces + 1):
         raise UserError(
-            f"--tokenizer {path}: has {num_pieces:,} pieces, and the model {config.vocabulary_rows:,} rows with "
-            f"<mask> at {config.mask_id:,}; give the tokenizer that the model was trained with"
+            f"--tokenizer {path}: has {num_pieces:,} pieces, and the model has {rows:,} rows with <mask> at "
+            f"{config.mask_id:,}; give the tokenizer that the model was trained with"
         )
     vocabulary = Vocabulary(
         num_pieces,

@@ -63,6 +63,11 @@ def _renamed(model: ExportModel, naming: Naming, table_copies: tuple[str, ...]) 
             f"the model adds {model.config.layer_norm_epsilon} in its LayerNorms and the published code "
             f"{_EPSILON}: take --to native, huggingface or ctranslate2"
         )
+    if model.config.decoder != "interleaved":
+        raise UserError(
+            f"the published code has no {model.config.decoder} decoder: take --to native, huggingface or "
+            "ctranslate2"
+        )
     tensors = {naming.name_of(name): tensor.contiguous() for name, tensor in model.weights.items()}
     # One tensor under several names is stored once.
     return tensors | dict.fromkeys(table_copies, tensors[naming.name_of(TOKEN_TABLE)])

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from deltalm_ds.errors import UserError
-from deltalm_ds.model.config import DeltaLMConfig
+from deltalm_ds.model.config import DecoderForm, DeltaLMConfig
 from deltalm_ds.weights.fairseq import DELTALM_NAMING
-from deltalm_ds.weights.interleaved import InterleavedSource
 from deltalm_ds.weights.safe import check_tensors, load_safetensors
+from deltalm_ds.weights.source import Source, fixed_fields
 
 MODEL_TYPE = "deltalm"
 
@@ -20,11 +20,10 @@ _FIELDS = {
     "vocab_size": "vocabulary_rows",
     "d_model": "width",
     "encoder_layers": "num_encoder_layers",
-    "decoder_layers": "num_decoder_blocks",
+    "decoder_blocks": "num_decoder_blocks",
+    "decoder_form": "decoder",
     "encoder_attention_heads": "num_heads",
-    "decoder_attention_heads": "num_heads",
     "encoder_ffn_dim": "feed_forward_width",
-    "decoder_ffn_dim": "feed_forward_width",
     "max_position_embeddings": "max_positions",
     "normalize_embedding": "embedding_layer_norm",
     "normalize_before": "pre_layer_norm",
@@ -38,41 +37,38 @@ _FIELDS = {
 }
 
 
+class ExportedSource(Source):
+    """A DeltaLM under the names of our modelling file for transformers."""
+
+    def source_of(self, parameter: str, decoder: DecoderForm) -> str:
+        """The same parameter's name there."""
+        return NAMING.name_of(parameter)
+
+
 def sizes_for_transformers(config: DeltaLMConfig) -> dict[str, Any]:
-    """The fields of config.json that say what `config` says."""
-    return {theirs: getattr(config, ours) for theirs, ours in _FIELDS.items()}
+    """The fields of config.json that say what `config` says, and those that follow from it."""
+    return {theirs: getattr(config, ours) for theirs, ours in _FIELDS.items()} | {
+        "decoder_layers": config.num_decoder_layers,
+        "decoder_attention_heads": config.num_heads,
+        "decoder_ffn_dim": config.feed_forward_width,
+    }
 
 
-def read_exported(folder: Path, content: dict[str, Any]) -> InterleavedSource:
-    """The DeltaLM in `folder`, whose config.json holds `content`; UserError where the two do not fit."""
+def read_exported(folder: Path, content: dict[str, Any]) -> ExportedSource:
+    """The DeltaLM in `folder`, whose config.json holds `content`; UserError for a damaged one."""
     path = folder / "config.json"
     lacking = sorted(_FIELDS.keys() - content.keys())
     if lacking:
         raise UserError(f"{path}: lacks {', '.join(lacking)}; take another copy of it")
-    fields = {ours: content[theirs] for theirs, ours in _FIELDS.items()}
-    for theirs, ours in _FIELDS.items():
-        if content[theirs] != fields[ours]:
-            raise UserError(f"{path}: {theirs} is {content[theirs]}, where DeltaLM has {fields[ours]}")
     try:
-        config = DeltaLMConfig.from_dict(fields)
+        config = DeltaLMConfig.from_dict({ours: content[theirs] for theirs, ours in _FIELDS.items()})
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     weights = folder / "model.safetensors"
-    tensors = check_tensors(weights, load_safetensors(weights)[0])
-    source = InterleavedSource(
+    return ExportedSource(
         path=folder,
         layout="DeltaLM in Hugging Face's layout",
-        tensors=tensors,
-        naming=NAMING,
-        known={"num_heads": config.num_heads, "layer_norm_epsilon": config.layer_norm_epsilon},
-        left_out={},
-        table_copies=(),
+        tensors=check_tensors(weights, load_safetensors(weights)[0]),
+        known=fixed_fields(config),
+        suggested=config.to_dict(),
     )
-    for ours, value in source.known.items():
-        if getattr(config, ours) != value:
-            raise UserError(
-                f"{path}: {ours} would be {getattr(config, ours)}, but the tensors have {value}; take "
-                "config.json and weights from the same model"
-            )
-    source.suggested = config.to_dict()
-    return source

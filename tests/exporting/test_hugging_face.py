@@ -16,6 +16,8 @@ import pytest
 import torch
 from export_samples import PARITY, released_model, same_weights, sample_model, tokenizer_file
 
+from deltalm_ds.decoding.search import Generator
+from deltalm_ds.decoding.settings import SearchSettings
 from deltalm_ds.downstream.encoding import TextEncoder
 from deltalm_ds.exporting.hugging_face import write_hugging_face
 from deltalm_ds.exporting.model import ExportModel, read_model, with_tokenizer
@@ -79,7 +81,9 @@ def padded_batch(rows: int, left: bool) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("left", [False, True])
-@pytest.mark.parametrize("changes", [{}, {"pre_layer_norm": True, "layer_norm_epsilon": 1e-3}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"pre_layer_norm": True, "layer_norm_epsilon": 1e-3}, {"decoder": "standard"}]
+)
 def test_the_same_logits(changes: dict[str, Any], left: bool, tmp_path: Path) -> None:
     model = sample_model(num_sentinels=0, first_sentinel_id=60, mask_id=25, **changes)
     loaded = load(exported(model, tmp_path))
@@ -123,6 +127,24 @@ def test_the_published_search(tmp_path: Path) -> None:
             assert [token for token in row[1:] if token != PAD] == hypotheses[0]["tokens"], setting
 
 
+@pytest.mark.parametrize("decoder", ["interleaved", "standard"])
+def test_the_same_best_hypothesis_as_our_search(decoder: str, tmp_path: Path) -> None:
+    model = sample_model(num_sentinels=0, mask_id=25, decoder=decoder, max_positions=40)
+    folder = exported(model, tmp_path, TASK)
+    generator = torch.Generator().manual_seed(2)
+    sources = [
+        [*torch.randint(4, 60, (length,), generator=generator).tolist(), 2] for length in [1, 3, 5, 8, 13] * 4
+    ]
+    padded = torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor(source) for source in sources], batch_first=True, padding_value=PAD
+    )
+    settings = SearchSettings(**TASK.search)
+    ours = [found[0].tokens for found in Generator(model.build(), settings).generate(sources)]
+    theirs = load(folder).generate(padded).tolist()
+    assert len({len(tokens) for tokens in ours}) > 3
+    assert [[token for token in row[1:] if token != PAD] for row in theirs] == [list(found) for found in ours]
+
+
 def test_the_cache_changes_nothing(tmp_path: Path) -> None:
     loaded = load(exported(sample_model(num_sentinels=0, mask_id=25), tmp_path, TASK))
     source, _ = padded_batch(60, left=False)
@@ -161,8 +183,9 @@ def test_gradients_with_less_memory(tmp_path: Path) -> None:
     torch.testing.assert_close(gradients[1], gradients[0])
 
 
-def test_saving_again(tmp_path: Path) -> None:
-    model = sample_model(num_sentinels=0, mask_id=25)
+@pytest.mark.parametrize("decoder", ["interleaved", "standard"])
+def test_saving_again(decoder: str, tmp_path: Path) -> None:
+    model = sample_model(num_sentinels=0, mask_id=25, decoder=decoder)
     folder = exported(model, tmp_path, TASK)
     tensors, _ = load_safetensors(folder / "model.safetensors")
     assert len(tensors) == len(model.weights)

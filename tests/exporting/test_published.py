@@ -60,7 +60,9 @@ def test_sixteen_bits(tmp_path: Path) -> None:
     same_weights(cast(read_model(tmp_path / "half.pt", heads=4), "bf16"), model)
 
 
-def test_another_epsilon_has_no_place(tmp_path: Path) -> None:
+def test_what_the_published_code_does_not_have(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"adds 0\.001 in its LayerNorms"):
         write_released(sample_model(layer_norm_epsilon=1e-3), tmp_path / "never.pt")
+    with pytest.raises(UserError, match="has no standard decoder"):
+        write_fairseq(sample_model(decoder="standard"), tmp_path / "never.pt")
     assert not any(tmp_path.iterdir())

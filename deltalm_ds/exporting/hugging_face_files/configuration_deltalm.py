@@ -11,8 +11,7 @@ class DeltaLMConfig(PretrainedConfig):
     Args:
         vocab_size: rows of the token table, which is also the output projection.
         d_model: features of a hidden state.
-        encoder_layers, decoder_layers: encoder layers; decoder blocks, of which an interleaved one holds two
-            feed-forward layers.
+        encoder_layers, decoder_layers: how many layers encoder and decoder have.
         encoder_attention_heads, decoder_attention_heads: always the same number.
         encoder_ffn_dim, decoder_ffn_dim: features inside a feed-forward layer, always the same number.
         decoder_form: `interleaved` (self-attention, feed-forward, cross-attention, feed-forward) or

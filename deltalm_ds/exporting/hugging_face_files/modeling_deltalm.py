@@ -4,6 +4,7 @@ Ma et al., "DeltaLM: Encoder-decoder pre-training for language generation and tr
 pretrained multilingual encoders", 2021. Shapes: hidden states are [batch, length, d_model].
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 from transformers import GenerationMixin, PreTrainedModel
 from transformers.cache_utils import DynamicCache, EncoderDecoderCache
 from transformers.generation.logits_process import LogitsProcessor
-from transformers.modeling_outputs import BaseModelOutput, Seq2SeqLMOutput
+from transformers.modeling_outputs import Seq2SeqLMOutput
+from transformers.utils import ModelOutput
 
 from .configuration_deltalm import DeltaLMConfig
 
@@ -172,6 +174,16 @@ class Stack(nn.Module):
         return layer(*inputs)
 
 
+@dataclass
+class EncoderOutput(ModelOutput):
+    """What the decoder reads."""
+
+    last_hidden_state: Tensor | None = None
+    """[batch, source, d_model]."""
+    mask: Tensor | None = None
+    """[batch, source] bool: real tokens. `generate` itself passes on only a mask that it was given."""
+
+
 class Encoder(Stack):
     """The source side; it owns the token table that all sides share."""
 
@@ -189,15 +201,20 @@ class Encoder(Stack):
         attention_mask: Tensor | None = None,
         inputs_embeds: Tensor | None = None,
         **_: Any,
-    ) -> BaseModelOutput:
+    ) -> EncoderOutput:
         """Tokens [batch, length], padded on either side; without a mask, `<pad>` is padding."""
         if inputs_embeds is None:
             inputs_embeds = self.embed_tokens(input_ids)
-        mask = _mask_of(attention_mask, input_ids, inputs_embeds, self.pad_token_id)
+        if attention_mask is not None:
+            mask = attention_mask.bool()
+        elif input_ids is not None:
+            mask = input_ids != self.pad_token_id
+        else:
+            mask = inputs_embeds.new_ones(inputs_embeds.shape[:2], dtype=torch.bool)
         hidden = self.embed(inputs_embeds, _positions(mask))
         for layer in self.layers:
             hidden = self.run(layer, hidden, mask[:, None, None, :])
-        return BaseModelOutput(last_hidden_state=self.layer_norm(hidden))
+        return EncoderOutput(last_hidden_state=self.layer_norm(hidden), mask=mask)
 
 
 class Decoder(Stack):
@@ -301,7 +318,7 @@ class DeltaLMForConditionalGeneration(DeltaLMPreTrainedModel, GenerationMixin):
         attention_mask: Tensor | None = None,
         decoder_input_ids: Tensor | None = None,
         decoder_attention_mask: Tensor | None = None,
-        encoder_outputs: BaseModelOutput | tuple[Tensor, ...] | None = None,
+        encoder_outputs: EncoderOutput | None = None,
         cache: EncoderDecoderCache | None = None,
         past_key_values: EncoderDecoderCache | None = None,
         inputs_embeds: Tensor | None = None,
@@ -318,7 +335,8 @@ class DeltaLMForConditionalGeneration(DeltaLMPreTrainedModel, GenerationMixin):
         cache = past_key_values if cache is None else cache
         if encoder_outputs is None:
             encoder_outputs = self.encoder(input_ids, attention_mask, inputs_embeds)
-        memory = encoder_outputs[0]
+        memory = encoder_outputs.last_hidden_state
+        memory_mask = encoder_outputs.mask if attention_mask is None else attention_mask.bool()
         if labels is not None and decoder_input_ids is None:
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
         use_cache = self.config.use_cache if use_cache is None else use_cache
@@ -330,7 +348,7 @@ class DeltaLMForConditionalGeneration(DeltaLMPreTrainedModel, GenerationMixin):
             self.encoder.embed_tokens(decoder_input_ids),
             self._target_mask(decoder_attention_mask, decoder_input_ids, cache),
             memory,
-            _mask_of(attention_mask, input_ids, memory, self.config.pad_token_id),
+            memory_mask,
             cache,
         )
         logits = F.linear(hidden, self.encoder.embed_tokens.weight)
@@ -382,15 +400,6 @@ class DeltaLMForConditionalGeneration(DeltaLMPreTrainedModel, GenerationMixin):
 
 def _norm(config: DeltaLMConfig) -> nn.LayerNorm:
     return nn.LayerNorm(config.d_model, eps=config.layer_norm_eps)
-
-
-def _mask_of(mask: Tensor | None, tokens: Tensor | None, states: Tensor, pad: int) -> Tensor:
-    """Where real tokens are [batch, length]: as told, or where `tokens` are no padding, or everywhere."""
-    if mask is not None:
-        return mask.bool()
-    if tokens is not None:
-        return tokens != pad
-    return states.new_ones(states.shape[:2], dtype=torch.bool)
 
 
 def _positions(mask: Tensor) -> Tensor:
