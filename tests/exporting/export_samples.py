@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import torch
 from model_samples import model as random_model
 
-from deltalm_ds.exporting.model import ExportModel, read_model
+from deltalm_ds.exporting.model import ExportModel, read_model, with_tokenizer
 from deltalm_ds.text.tokenizer import train_tokenizer
+from deltalm_ds.weights import TaskDescription
 
 PARITY = Path(__file__).parent.parent / "model" / "data" / "parity"
 """A small model in the released layout, with what the published code computes from it."""
@@ -39,3 +41,9 @@ def tokenizer_file(folder: Path, num_pieces: int) -> Path:
     lines = ["nosa teki lumo bane", "teki tado nosa bane loki", "fumi gari teba lode mino rasu"] * 20
     path.write_bytes(train_tokenizer(lines, num_pieces, 1.0))
     return path
+
+
+def described(model: ExportModel, folder: Path, task: TaskDescription | None = None) -> ExportModel:
+    """The model with a tokenizer of 24 pieces, written into `folder`."""
+    model = with_tokenizer(model, tokenizer_file(folder, 24))
+    return dataclasses.replace(model, description=dataclasses.replace(model.described(), task=task))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -14,13 +13,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from export_samples import PARITY, released_model, same_weights, sample_model, tokenizer_file
+from export_samples import PARITY, described, released_model, same_weights, sample_model
 
 from deltalm_ds.decoding.search import Generator
 from deltalm_ds.decoding.settings import SearchSettings
 from deltalm_ds.downstream.encoding import TextEncoder
 from deltalm_ds.exporting.hugging_face import write_hugging_face
 from deltalm_ds.exporting.model import ExportModel, read_model, with_tokenizer
+from deltalm_ds.exporting.token_names import token_names
 from deltalm_ds.weights import TaskDescription
 from deltalm_ds.weights.safe import load_safetensors
 
@@ -47,10 +47,8 @@ def _own_modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 def exported(model: ExportModel, folder: Path, task: TaskDescription | None = None) -> Path:
-    described = with_tokenizer(model, tokenizer_file(folder, 24))
-    description = dataclasses.replace(described.described(), task=task)
     target = folder / f"export_{len(list(folder.iterdir()))}"
-    write_hugging_face(dataclasses.replace(described, description=description), target)
+    write_hugging_face(described(model, folder, task), target)
     return target
 
 
@@ -236,6 +234,14 @@ def test_the_same_tokens_as_ours(tmp_path: Path) -> None:
         assert with_tags.decode(ids.tolist(), skip_special_tokens=True) == ours.decode(ids)
     assert with_tags.decode([26, 30, 4]).startswith("<mask_0> <mask_4>")
     assert len(with_tags) == 60
+    names = token_names(
+        described(
+            sample_model(num_sentinels=5, mask_id=25, first_sentinel_id=26), tmp_path, TASK
+        ).described(),
+        60,
+    )
+    assert with_tags.convert_ids_to_tokens(list(range(60))) == names
+    assert with_tags.convert_tokens_to_ids(names) == list(range(60))
     padded = with_tags(TEXTS[:2], return_tensors="pt", padding=True)
     assert padded.input_ids.shape == padded.attention_mask.shape
     assert (padded.input_ids == PAD).equal(padded.attention_mask == 0)
