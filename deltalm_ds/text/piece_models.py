@@ -59,11 +59,11 @@ def kept_pieces(model: bytes, keep: Collection[int]) -> bytes:
 def with_new_pieces(model: bytes, pieces: Sequence[str]) -> bytes:
     """The file of a model with these pieces behind its own, in the order given.
 
-    A piece is written as SentencePiece writes it, `\u2581word` where a word begins. Each becomes an ordinary one,
-    so that it competes with others and does not cut words that merely contain it. Its score is that of the
-    pieces that it is cut into without it, and 0.1 more: wherever the old model, or a shorter new piece, would
-    have cut just there, it is used, and nothing else changes. No score falls below the lowest of the old
-    model, since that of unknown characters follows from it; new characters get the lowest.
+    A piece is written as SentencePiece writes it, `\u2581word` where a word begins. Each becomes an ordinary
+    one, so that it competes with others and does not cut words that merely contain it. Its score is that of
+    the pieces that it is cut into without it, and 0.1 more: wherever the old model, or a shorter new piece,
+    would have cut just there, it is used, and nothing else changes. No score falls below the lowest of the
+    old model, since that of unknown characters follows from it; new characters get the lowest.
 
     The same arguments give the same bytes. UserError for a piece that exists, is given twice, is empty, goes
     beyond a word, or that normalisation would change, for no text would ever contain it; and for a model that
