@@ -3,35 +3,18 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from deltalm_ds.downstream.encoding import SEPARATOR
-from deltalm_ds.downstream.lines import read_lines
 from deltalm_ds.errors import UserError
-from deltalm_ds.text.inputs import expand_archives
 from deltalm_ds.text.tokenizer import Tokenizer
 
 _LINES_AT_ONCE = 1000
-_RECORDS = (".json", ".jsonl")
-
-
-def read_text(paths: Sequence[Path]) -> Iterator[str]:
-    """The lines of all files, .gz, .xz, .zst and the members of .zip among them, that are not blank.
-
-    UserError for a file that cannot be read, is damaged, not UTF-8, or JSON, whose text is written in another
-    way than a model reads it.
-    """
-    for path in paths:
-        for stored in expand_archives(path):
-            if stored.plain_name.endswith(_RECORDS):
-                raise UserError(f"{stored} is JSON: give its text alone, one line for each")
-            yield from (line for line in read_lines(stored) if not line.isspace() and line)
 
 
 @dataclass(frozen=True)

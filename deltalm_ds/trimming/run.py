@@ -13,12 +13,13 @@ from tqdm import tqdm
 
 from deltalm_ds.decoding.settings import SearchSettings
 from deltalm_ds.downstream.encoding import TextEncoder
+from deltalm_ds.downstream.plain_text import read_text
 from deltalm_ds.errors import UserError
 from deltalm_ds.exporting.targets import check_target, new_folder
 from deltalm_ds.tables import format_table
 from deltalm_ds.text.tokenizer import Tokenizer
 from deltalm_ds.trimming.comparing import Ids, compare_outputs, decoding_speed, logit_difference
-from deltalm_ds.trimming.counting import TextCounts, count_differences, count_pieces, read_text
+from deltalm_ds.trimming.counting import TextCounts, count_differences, count_pieces
 from deltalm_ds.trimming.cutting import Trimmed, trim_model
 from deltalm_ds.weights import Description, read_description, save_own
 from deltalm_ds.weights.description import TOKENIZER_FILE
