@@ -27,8 +27,7 @@ def sentinel_places(num_pieces: int, num_sentinels: int, num_rows: int) -> list[
     if not places:
         raise UserError(
             f"a token table of {num_rows:,} rows has no room for {num_sentinels} sentinels behind the "
-            f"tokenizer's {num_pieces:,} pieces: was it tuned without them? Give --sentinels fewer, or weights "
-            "that are only pre-trained"
+            f"tokenizer's {num_pieces:,} pieces: give weights that are only pre-trained, or fewer --sentinels"
         )
     return places
 

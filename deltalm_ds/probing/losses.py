@@ -18,7 +18,7 @@ from deltalm_ds.probing.candidates import Order
 from deltalm_ds.text.tokenizer import Tokenizer
 from deltalm_ds.text.vocabulary import Vocabulary
 
-_SAMPLES_AT_ONCE = 4
+_TOKENS_AT_ONCE = 2048
 
 Losses = NDArray[np.float64]
 
@@ -67,7 +67,7 @@ def text_windows(
             break
     if not windows:
         raise UserError(
-            f"the text is shorter than one window of {length} tokens: give more, or --window less"
+            f"the text has less than one window of {length} tokens: give more, or a lower --window"
         )
     return windows
 
@@ -91,9 +91,10 @@ def measure(
                 objective.corrupt(window, first_sentinel_id, (seed, number))
                 for number, window in enumerate(windows)
             ]
+            at_once = max(_TOKENS_AT_ONCE // len(windows[0]), 1)
             parts = [
-                _losses(models, examples[start : start + _SAMPLES_AT_ONCE], num_pieces)
-                for start in range(0, len(examples), _SAMPLES_AT_ONCE)
+                _losses(models, examples[start : start + at_once], num_pieces)
+                for start in range(0, len(examples), at_once)
             ]
             for order in models:
                 sums, counts = (np.concatenate([part[order][which] for part in parts]) for which in range(2))

@@ -26,6 +26,8 @@ from deltalm_ds.weights.layouts import read_source
 
 _DENSITY, _MEAN_SPAN_LENGTH = 0.15, 3.0  # of DeltaLM's pre-training
 
+_NUM_SENTINELS = 100
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeSettings:
@@ -41,8 +43,8 @@ class ProbeSettings:
     """Its SentencePiece model; a model folder has its own."""
     heads: int | None = None
     """Attention heads, for weights of no published size that do not say it."""
-    sentinels: int = 100
-    """How many sentinels there are."""
+    sentinels: int | None = None
+    """How many sentinels there are; by default as many as the weights show, or 100."""
     samples: int = 32
     """Windows of text, at most."""
     window: int = 512
@@ -74,12 +76,13 @@ def probe(settings: ProbeSettings, say: Callable[[str], object]) -> None:
             f"the tokenizer has {num_pieces:,} pieces and the weights {config.vocabulary_rows:,} rows: give "
             "the tokenizer that belongs to them"
         )
-    places = sentinel_places(num_pieces, settings.sentinels, config.vocabulary_rows)
+    num_sentinels = settings.sentinels or config.num_sentinels or _NUM_SENTINELS
+    places = sentinel_places(num_pieces, num_sentinels, config.vocabulary_rows)
     objectives = [
         SpanCorruption(_DENSITY, _MEAN_SPAN_LENGTH, form="group"),
         SpanCorruption(_DENSITY, _MEAN_SPAN_LENGTH, form="t5"),
     ]
-    limits = (config.max_positions, config.max_positions, settings.sentinels)
+    limits = (config.max_positions, config.max_positions, num_sentinels)
     length = min(settings.window, *(objective.capacity(*limits) for objective in objectives))
     windows = text_windows(tokenizer, read_text(settings.text), settings.samples, length)
     models = {order: _model(config, tensors) for order, tensors in feed_forward_orders(parameters).items()}
