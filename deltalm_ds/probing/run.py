@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
@@ -108,7 +109,8 @@ def probe(settings: ProbeSettings, say: Callable[[str], object]) -> None:
 def _load(settings: ProbeSettings) -> tuple[DeltaLMConfig, dict[str, Tensor]]:
     if not read_source(settings.weights).has_sentinels:
         raise UserError(f"{settings.weights} is an XLM-R, which has neither sentinels nor a decoder to probe")
-    loaded = load_pretrained(settings.weights, **({"num_heads": settings.heads} if settings.heads else {}))
+    heads: dict[str, Any] = {} if settings.heads is None else {"num_heads": settings.heads}
+    loaded = load_pretrained(settings.weights, **heads)
     if not any(".second_feed_forward." in name for name in loaded.state_dict):
         raise UserError(f"{settings.weights} has no decoder of interleaved blocks: there is nothing to probe")
     return loaded.config, loaded.state_dict

@@ -72,7 +72,7 @@ def with_new_pieces(model: bytes, pieces: Sequence[str]) -> bytes:
     proto = _parsed(model)
     _check_new(model, {piece.piece for piece in proto.pieces}, pieces)
     cutter = _Cutter(proto)
-    scores = {}
+    scores: dict[str, float] = {}
     for text in sorted(pieces, key=lambda text: (len(text), text)):  # a longer one must beat the shorter
         score = max(cutter.cut(text)[1] + _MARGIN, cutter.lowest)
         cutter.add(text, len(proto.pieces) + len(scores), score)
@@ -169,7 +169,7 @@ class _Cutter:
         """Numbers of the pieces of the greatest summed score, and that sum."""
         best: list[tuple[float, int, tuple[int, ...]]] = [(0.0, 0, ())]  # score, start, numbers by end
         for end in range(1, len(text) + 1):
-            candidates = []
+            candidates: list[tuple[float, int, tuple[int, ...]]] = []
             for start in range(max(0, end - self._longest), end):
                 found = self._pieces.get(text[start:end])
                 if found is not None:
