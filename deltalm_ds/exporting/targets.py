@@ -35,7 +35,7 @@ def check_space(target: Path, weights: Mapping[str, Tensor]) -> None:
 
 @contextlib.contextmanager
 def new_folder(target: Path) -> Iterator[Path]:
-    """A folder to fill, renamed to `target` when the block ends without an exception, and removed otherwise."""
+    """A folder to fill: renamed to `target` when the block ends without an exception, else removed."""
     aside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
