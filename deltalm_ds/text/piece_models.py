@@ -59,11 +59,11 @@ def kept_pieces(model: bytes, keep: Collection[int]) -> bytes:
 def with_new_pieces(model: bytes, pieces: Sequence[str]) -> bytes:
     """The file of a model with these pieces behind its own, in the order given.
 
-    A piece is written as SentencePiece writes it, `\u2581word` where a word begins. Each becomes an ordinary one,
-    so that it competes with others and does not cut words that merely contain it. Its score is that of the
-    pieces that it is cut into without it, and 0.1 more: wherever the old model, or a shorter new piece, would
-    have cut just there, it is used, and nothing else changes. No score falls below the lowest of the old
-    model, since that of unknown characters follows from it; new characters get the lowest.
+    A piece is written as SentencePiece writes it, `\u2581word` where a word begins. Each becomes an ordinary
+    one, so that it competes with others and does not cut words that merely contain it. Its score is that of
+    the pieces that it is cut into without it, and 0.1 more: wherever the old model, or a shorter new piece,
+    would have cut just there, it is used, and nothing else changes. No score falls below the lowest of the
+    old model, since that of unknown characters follows from it; new characters get the lowest.
 
     The same arguments give the same bytes. UserError for a piece that exists, is given twice, is empty, goes
     beyond a word, or that normalisation would change, for no text would ever contain it; and for a model that
@@ -72,7 +72,7 @@ def with_new_pieces(model: bytes, pieces: Sequence[str]) -> bytes:
     proto = _parsed(model)
     _check_new(model, {piece.piece for piece in proto.pieces}, pieces)
     cutter = _Cutter(proto)
-    scores = {}
+    scores: dict[str, float] = {}
     for text in sorted(pieces, key=lambda text: (len(text), text)):  # a longer one must beat the shorter
         score = max(cutter.cut(text)[1] + _MARGIN, cutter.lowest)
         cutter.add(text, len(proto.pieces) + len(scores), score)
@@ -169,7 +169,7 @@ class _Cutter:
         """Numbers of the pieces of the greatest summed score, and that sum."""
         best: list[tuple[float, int, tuple[int, ...]]] = [(0.0, 0, ())]  # score, start, numbers by end
         for end in range(1, len(text) + 1):
-            candidates = []
+            candidates: list[tuple[float, int, tuple[int, ...]]] = []
             for start in range(max(0, end - self._longest), end):
                 found = self._pieces.get(text[start:end])
                 if found is not None:

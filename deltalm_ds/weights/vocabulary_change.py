@@ -18,7 +18,7 @@ from deltalm_ds.text.piece_models import PieceOrigin
 from deltalm_ds.text.vocabulary import FIRST_ORDINARY_PIECE, Vocabulary
 
 TagStart = Literal["mean", "normal"]
-"""How a new language tag's row begins: as the mean of the rows of its language's text, or as random numbers."""
+"""How a new language tag's row begins: as the mean of the rows of its language's text, or at random."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +29,8 @@ class VocabularyChange:
     """[new.num_rows, width], in the old table's dtype, in memory of its own."""
     config: DeltaLMConfig
     """The old configuration with the new number of rows and the new ids of `<mask>` and sentinels."""
+    old_rows: Tensor
+    """[new.num_rows] int64: the row of the old table that each row was moved from; -1 for a new row."""
     report: tuple[str, ...]
     """What was moved, and a line for each new row: its token, the rule that made it, its norm."""
 
@@ -98,7 +100,9 @@ def change_vocabulary(
         first_sentinel_id=new.first_sentinel_id,
         num_sentinels=new.num_sentinels,
     )
-    return VocabularyChange(table=rows.table, config=changed, report=(summary, *rows.report()))
+    return VocabularyChange(
+        table=rows.table, config=changed, old_rows=rows.old_rows, report=(summary, *rows.report())
+    )
 
 
 @dataclass
@@ -111,30 +115,29 @@ class _Rows:
 
     def __post_init__(self) -> None:
         self.table = torch.zeros(self.num_rows, self.old.shape[1], dtype=self.old.dtype)
-        self._is_filled = torch.zeros(self.num_rows, dtype=torch.bool)
+        self.old_rows = torch.full((self.num_rows,), -1)
 
     def move(self, new: Iterable[int], old: Iterable[int]) -> None:
         """Copy these rows of the old table to these."""
-        places = torch.tensor(list(new), dtype=torch.int64)
-        self.table[places] = self.old[torch.tensor(list(old), dtype=torch.int64)].detach()
-        self._is_filled[places] = True
+        places, origins = (torch.tensor(list(numbers), dtype=torch.int64) for numbers in (new, old))
+        self.table[places] = self.old[origins].detach()
+        self.old_rows[places] = origins
 
     def average(self, row: int, name: str, ids: Sequence[int], counts: Sequence[int], of: str) -> None:
         """Fill a row with the mean of old rows, weighted by counts."""
         weights = torch.tensor(counts, dtype=torch.float64)
         vectors = self.old[torch.tensor(ids, dtype=torch.int64)].detach().double()
         self.table[row] = (weights @ vectors / weights.sum()).to(self.table.dtype)
-        self._is_filled[row] = True
         self.lines[row] = f"{name}: mean of {of}"
 
     def draw(self, names: Mapping[int, str], seed: int) -> None:
         """Fill the rows that are left with random numbers."""
-        left = torch.nonzero(~self._is_filled).flatten()
+        left = [row for row in torch.nonzero(self.old_rows < 0).flatten().tolist() if row not in self.lines]
         generator = torch.Generator().manual_seed(seed)
         width = self.table.shape[1]
         drawn = torch.randn(len(left), width, generator=generator) * width**-0.5
-        self.table[left] = drawn.to(self.table.dtype)
-        for row in left.tolist():
+        self.table[torch.tensor(left, dtype=torch.int64)] = drawn.to(self.table.dtype)
+        for row in left:
             self.lines[row] = f"{names.get(row, 'unused')}: from N(0, 1/width), seed {seed}"
 
     def report(self) -> list[str]:
@@ -183,7 +186,7 @@ def _text_of(
     ids = FIRST_ORDINARY_PIECE + 1 + np.flatnonzero(counts[FIRST_ORDINARY_PIECE + 1 :])
     if not len(ids):
         raise UserError(
-            f"there is no text in {language} to start its tag from: give some, or start tags as random numbers"
+            f"there is no text in {language} to start its tag from: give some, or start tags at random"
         )
     of = f"{len(ids):,} pieces in {counts[ids].sum():,} tokens of its text"
     return ids.tolist(), counts[ids].tolist(), of

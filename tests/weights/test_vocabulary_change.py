@@ -65,6 +65,7 @@ def test_pieces_taken_away() -> None:
         config(OLD), vocabulary_rows=16, mask_id=7, first_sentinel_id=8, num_sentinels=2
     )
     assert changed.report == ("rows moved: 6 of 12 pieces, <mask>, 2 of 3 sentinels, 1 of 2 tags",)
+    assert changed.old_rows.tolist() == first_column(changed.table)
     changed.table.zero_()
     assert source.sum() > 0
 
@@ -87,6 +88,7 @@ def test_new_pieces_are_the_mean_of_their_old_cut() -> None:
         22,
         23,
     ]
+    assert changed.old_rows.tolist() == [*range(13), -1, -1, *range(13, 17), *range(19, 24)]
     assert changed.report[1:] == (
         "new row 13, piece ▁xy: mean of p4 p10 p4 (ids [5, 11, 5]), norm 14.000",
         "new row 14, piece 漢: mean of p0 (ids [3]), norm 6.000",

@@ -1,0 +1,1 @@
+"""Which reading of released weights fits them, by their loss on given text."""
