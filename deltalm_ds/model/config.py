@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from deltalm_ds.errors import UserError
+
+DecoderForm = Literal["interleaved", "standard"]
 
 POSITION_OFFSET = 2
 """The first real token reads position row 2; row 1 belongs to padding and stays zero (fairseq's layout)."""
@@ -57,6 +60,8 @@ class DeltaLMConfig:
     """Encoder layers."""
     num_decoder_blocks: int = 6
     """Interleaved decoder blocks; each holds two pre-trained encoder layers. 0: an encoder by itself."""
+    decoder: DecoderForm = "interleaved"
+    """interleaved: DeltaLM's blocks; standard: three ordinary decoder layers in place of each two of them."""
     max_positions: int = 512
     """Longest sequence in tokens; the position tables have two rows more."""
     embedding_layer_norm: bool = True
@@ -89,6 +94,13 @@ class DeltaLMConfig:
             raise UserError(
                 f"model: width {self.width} is not a multiple of {self.num_heads} heads; change one of them"
             )
+        if self.decoder not in get_args(DecoderForm):
+            raise UserError(f"model: decoder must be interleaved or standard, not {self.decoder!r}")
+        if self.decoder == "standard" and self.num_decoder_blocks % 2:
+            raise UserError(
+                "model: a standard decoder has three layers in place of two blocks, and num_decoder_blocks "
+                f"is {self.num_decoder_blocks}; take an even number (all presets but small have one)"
+            )
         for name in ("dropout", "attention_dropout", "activation_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"model: {name} must lie in [0, 1), not {getattr(self, name)}")
@@ -104,6 +116,11 @@ class DeltaLMConfig:
         return self.width // self.num_heads
 
     @property
+    def num_decoder_layers(self) -> int:
+        """What the decoder is a stack of: its blocks, or three standard layers for each two of them."""
+        return self.num_decoder_blocks * 3 // 2 if self.decoder == "standard" else self.num_decoder_blocks
+
+    @property
     def position_rows(self) -> int:
         """Rows of each position table."""
         return self.max_positions + POSITION_OFFSET
@@ -117,7 +134,11 @@ class DeltaLMConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> DeltaLMConfig:
-        """The inverse of `to_dict`; unknown, missing or wrongly typed values are a UserError."""
+        """The inverse of `to_dict`; unknown, missing or wrongly typed values are a UserError.
+
+        Only `decoder` may be missing, see `with_decoder`.
+        """
+        values = with_decoder(values)
         fields = {field.name: field for field in dataclasses.fields(cls)}
         wrong = sorted(values.keys() ^ fields.keys())
         if wrong:
@@ -134,3 +155,8 @@ class DeltaLMConfig:
     def to_dict(self) -> dict[str, Any]:
         """All fields by name, ready for JSON."""
         return dataclasses.asdict(self)
+
+
+def with_decoder(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved configuration's values; those from before `decoder` was a field are of an interleaved one."""
+    return {"decoder": "interleaved", **saved}

@@ -1,4 +1,6 @@
-"""The interleaved decoder: each block has a place for two pre-trained encoder layers (DeltaLM, section 2)."""
+"""The decoder: interleaved, each block with a place for two pre-trained encoder layers (DeltaLM, section 2),
+or standard, to compare with it.
+"""
 
 from __future__ import annotations
 
@@ -37,14 +39,42 @@ class DecoderBlock(nn.Module):
         return self.second_feed_forward(hidden, dropout)
 
 
+class StandardDecoderLayer(nn.Module):
+    """Causal self-attention, cross-attention, feed-forward (Vaswani et al., 2017).
+
+    Where feed_forward_width is 4 * width, three layers have the matrices of two blocks; of biases and
+    LayerNorms they have 5 * width parameters more.
+    """
+
+    def __init__(self, config: DeltaLMConfig, layer: int) -> None:
+        super().__init__()
+        self.self_attention = Attention(config, layer, Site.SELF_ATTENTION)
+        self.cross_attention = Attention(config, layer, Site.CROSS_ATTENTION)
+        self.feed_forward = FeedForward(config, layer, Site.SECOND_FEED_FORWARD)
+
+    def forward(
+        self,
+        hidden: Tensor,
+        target: PackedTokens,
+        encoder_output: Tensor,
+        source: PackedTokens,
+        dropout: BatchDropout | None,
+    ) -> Tensor:
+        """hidden [target_tokens, width] and encoder_output [source_tokens, width] to hidden's shape."""
+        hidden = self.self_attention(hidden, None, target, target, True, dropout)
+        hidden = self.cross_attention(hidden, encoder_output, target, source, False, dropout)
+        return self.feed_forward(hidden, dropout)
+
+
 class Decoder(EmbeddedStack):
-    """Embeddings and blocks of the target side."""
+    """Embeddings and blocks, or standard layers, of the target side."""
 
     def __init__(self, config: DeltaLMConfig) -> None:
         # Numbered behind the encoder's layers, so that no two layers share dropout bits.
         super().__init__(config, layer=config.num_encoder_layers)
+        block = StandardDecoderLayer if config.decoder == "standard" else DecoderBlock
         self.blocks = nn.ModuleList(
-            DecoderBlock(config, self.layer + number) for number in range(config.num_decoder_blocks)
+            block(config, self.layer + number) for number in range(config.num_decoder_layers)
         )
 
     def forward(

@@ -1,4 +1,4 @@
-"""DeltaLM: an encoder and an interleaved decoder over one token table."""
+"""DeltaLM: an encoder and a decoder over one token table."""
 
 from __future__ import annotations
 

@@ -54,7 +54,8 @@ _MAY_DIFFER = (
         "deepspeed_config",
         "local_rank",
     ),
-    *("preset", "layer_norm", "embedding_layer_norm", "data_settings", "monitoring"),
+    *("preset", "layer_norm", "embedding_layer_norm", "decoder", "cross_attention_start"),
+    *("data_settings", "monitoring"),
 )
 
 VERIFIED_BYTES = 1 << 28

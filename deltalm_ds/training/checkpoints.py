@@ -21,6 +21,7 @@ import torch.distributed as dist
 
 from deltalm_ds.errors import UserError
 from deltalm_ds.files import fsync_directory, write_text_atomically
+from deltalm_ds.model.config import with_decoder
 from deltalm_ds.training import universal
 from deltalm_ds.training.checkpoint_engine import (
     SnapshotEngine,
@@ -303,7 +304,7 @@ def _check_identity(
         if say_only is None:
             raise UserError(f"{message}; give the same, or --allow-changes, or start a new run")
         say_only(message)
-    if changed := differences(state.model_config, model_config):
+    if changed := differences(with_decoder(state.model_config), model_config):
         raise UserError(
             f"checkpoint {state.name} is of another model: {changed};"
             " give the same model options, or start a new run"

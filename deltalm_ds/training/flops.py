@@ -50,13 +50,15 @@ def training_flops(
     num_sources, num_targets = float(sources.sum()), float(targets.sum())
     encoder = 2 * num_sources * (4 * width**2 + 2 * width * feed_forward)
     encoder += 4 * float((sources**2).sum()) * width
-    decoder = 2 * num_targets * (6 * width**2 + 4 * width * feed_forward) + 4 * num_sources * width**2
+    num_feed_forwards = 1 if config.decoder == "standard" else 2
+    decoder = 2 * num_targets * (6 * width**2 + num_feed_forwards * 2 * width * feed_forward)
+    decoder += 4 * num_sources * width**2
     # Causal attention needs half of the square.
     decoder += 2 * float((targets**2).sum()) * width + 4 * float((sources * targets).sum()) * width
     head = 2 * num_labels * width * config.vocabulary_rows
     if not config.num_decoder_blocks:
         head += 2 * num_labels * width**2
-    forward = config.num_encoder_layers * encoder + config.num_decoder_blocks * decoder + head
+    forward = config.num_encoder_layers * encoder + config.num_decoder_layers * decoder + head
     return 3 * forward
 
 

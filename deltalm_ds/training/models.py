@@ -45,6 +45,8 @@ def build_model(
         of_data["pre_layer_norm"] = True
     if settings.embedding_layer_norm is not None:
         of_data["embedding_layer_norm"] = settings.embedding_layer_norm
+    if settings.decoder is not None:
+        of_data["decoder"] = settings.decoder
     torch.manual_seed(settings.seed)
     assert settings.preset is not None  # complete() has filled it in
     if earlier is not None and earlier.model_config is not None and settings.preset == earlier.preset:
@@ -54,7 +56,12 @@ def build_model(
         config = DeltaLMConfig.preset(settings.preset, **of_data)
         model, origin = DeltaLM(config), f"new weights, seed {settings.seed}"
     else:
-        loaded = load_pretrained(settings.from_, seed=settings.seed, **of_data)
+        loaded = load_pretrained(
+            settings.from_,
+            seed=settings.seed,
+            cross_attention_start=settings.cross_attention_start,
+            **of_data,
+        )
         with torch.device("meta"):
             model = DeltaLM(loaded.config)
         model.load_state_dict(loaded.state_dict, assign=True)
@@ -74,6 +81,8 @@ def build_encoder(settings: PretrainSettings, corpus: Corpus) -> tuple[MaskedEnc
             "mlm and tlm train an encoder with XLM-R's LayerNorms, after the embeddings and after each "
             "sub-layer: use --layer-norm post, and leave --embedding-layer-norm out"
         )
+    if settings.decoder is not None:
+        raise UserError("mlm and tlm train an encoder by itself: leave --decoder out")
     config = encoder_config(settings.preset, corpus.vocabulary.mask_id, dropout=settings.dropout)
     _check_positions(settings, config)
     torch.manual_seed(settings.seed)

@@ -11,8 +11,10 @@ import tyro
 
 from deltalm_ds.data.settings import DataSettings
 from deltalm_ds.errors import UserError
+from deltalm_ds.model.config import DecoderForm
 from deltalm_ds.ops import SmoothingForm
 from deltalm_ds.training.optimizer import OptimizerSettings
+from deltalm_ds.weights import CrossAttentionStart
 
 PresetName = Literal["tiny", "small", "base", "large"]
 
@@ -124,6 +126,12 @@ class PretrainSettings:
     embedding_layer_norm: bool | None = None
     """Whether a new model normalises its embeddings. Default: as released, all but large. With --from it is
     as in the weights."""
+    decoder: DecoderForm | None = None
+    """DeltaLM's interleaved decoder, or for comparison a standard one of the same size. Default: interleaved
+    for a new model and from XLM-R; from a DeltaLM and with --resume as it is there."""
+    cross_attention_start: CrossAttentionStart | None = None
+    """What a standard decoder's cross-attention starts from with --from XLM-R: random weights, or a copy of
+    the same layer's self-attention. Default: random."""
     deepspeed_config: Path = Path("ds_configs/zero2.json")
     """DeepSpeed's JSON configuration."""
     local_rank: int = -1
@@ -148,6 +156,11 @@ class PretrainSettings:
         if self.from_ is not None and (self.layer_norm == "pre" or self.embedding_layer_norm is not None):
             raise UserError(
                 "--layer-norm and --embedding-layer-norm are for new models: with --from the weights decide"
+            )
+        if self.cross_attention_start is not None and (self.from_ is None or self.decoder != "standard"):
+            raise UserError(
+                "--cross-attention-start is for --decoder standard with --from an XLM-R: leave it out, or "
+                "give both"
             )
 
     @property

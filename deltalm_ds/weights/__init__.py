@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from deltalm_ds.model.config import DeltaLMConfig
+from deltalm_ds.weights.cross_attention import CrossAttentionStart
 from deltalm_ds.weights.description import Description, TaskDescription, read_description
 from deltalm_ds.weights.encoder import save_encoder
 from deltalm_ds.weights.layouts import read_source
@@ -20,6 +21,7 @@ from deltalm_ds.weights.own import save_own
 from deltalm_ds.weights.report import Report
 
 __all__ = [
+    "CrossAttentionStart",
     "Description",
     "Loaded",
     "Report",
@@ -45,7 +47,12 @@ class Loaded:
 
 
 def load_pretrained(
-    path: str | Path, config: DeltaLMConfig | None = None, *, seed: int = 0, **overrides: Any
+    path: str | Path,
+    config: DeltaLMConfig | None = None,
+    *,
+    seed: int = 0,
+    cross_attention_start: CrossAttentionStart | None = None,
+    **overrides: Any,
 ) -> Loaded:
     """Read the checkpoint at `path`, whatever its layout, and fill a DeltaLM from it.
 
@@ -53,13 +60,17 @@ def load_pretrained(
     file; a DeltaLM file fine-tuned with fairseq. The model's shape is the checkpoint's own. `config` replaces
     what the checkpoint leaves open, and must agree with the rest; `overrides` are single fields of
     DeltaLMConfig with the same meaning, on top of `config`. An XLM-R leaves the decoder's depth (half of its
-    layers) and the special tokens open (sentinels behind its table); a fairseq file without its training
-    options leaves the number of heads open (that of the published width).
+    layers), its form (interleaved) and the special tokens open (sentinels behind its table); a fairseq file
+    without its training options leaves the number of heads open (that of the published width).
 
-    Token rows that the checkpoint has not are drawn from N(0, 1 / width) with `seed`. UserError, naming the
+    `cross_attention_start` is for `decoder="standard"` from an XLM-R alone: "random", the default there, as
+    in a new model, or "copied" from the self-attention of the same layer.
+
+    Token rows that the checkpoint has not are drawn from N(0, 1 / width) with `seed`, random cross-attention
+    too. UserError, naming the
     tensor or field, for anything missing, left over, contradictory, damaged, or that needs code to be read.
     """
     source = read_source(Path(path))
     resolved = source.resolve(config, overrides)
-    state_dict, report = source.fill(resolved, seed)
+    state_dict, report = source.fill(resolved, seed, cross_attention_start)
     return Loaded(resolved, state_dict, report)

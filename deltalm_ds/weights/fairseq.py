@@ -22,8 +22,42 @@ _LM_HEAD = re.compile(r"(encoder|decoder)\.lm_head\..*")
 _LEFTOVER = re.compile(r"(.*\.)?(version|_float_tensor)")
 _STACKED = re.compile(r"(.*\.)in_proj_(weight|bias)")
 
-_FIXED_OPTIONS = {"activation_fn": "gelu", "no_scale_embedding": True}
+FIXED_OPTIONS = {"activation_fn": "gelu", "no_scale_embedding": True}
 """Options that change what a model computes → the one value that XLM-R and DeltaLM have."""
+
+
+def _attention(module: str) -> dict[str, str]:
+    return {ours: f"{module}.{theirs}" for ours, theirs in _ATTENTION.items()} | {
+        "norm": f"{module}_layer_norm"
+    }
+
+
+_SECOND_FEED_FORWARD = {"fc1": "fc1", "fc2": "fc2", "norm": "final_layer_norm"}
+
+DELTALM_NAMING = Naming(
+    modules={
+        "embedding": "encoder.embed_tokens",
+        "encoder.positions": "encoder.embed_positions",
+        "decoder.positions": "decoder.embed_positions",
+        "encoder.embedding_norm": "encoder.layernorm_embedding",
+        "decoder.embedding_norm": "decoder.layernorm_embedding",
+        "encoder.final_norm": "encoder.layer_norm",
+        "decoder.final_norm": "decoder.layer_norm",
+    },
+    layers={"encoder.layers": "encoder.layers", "decoder.blocks": "decoder.layers"},
+    operations={
+        "attention": _attention("self_attn"),
+        "feed_forward": _SECOND_FEED_FORWARD,
+        "self_attention": _attention("self_attn"),
+        "first_feed_forward": {"fc1": "fc3", "fc2": "fc4", "norm": "ffn_layer_norm"},
+        "cross_attention": _attention("encoder_attn"),
+        "second_feed_forward": _SECOND_FEED_FORWARD,
+    },
+)
+"""fairseq's name of each of our parameters; fc3 and fc4 are the feed-forward layer that runs first."""
+
+TABLE_COPIES = ("decoder.embed_tokens.weight", "decoder.output_projection.weight")
+"""Names under which the file repeats the tied token table."""
 
 
 def read_fairseq_xlmr(path: Path, state: Mapping[str, Any], tensors: dict[str, Tensor]) -> XlmrSource:
@@ -57,46 +91,16 @@ def read_fairseq_xlmr(path: Path, state: Mapping[str, Any], tensors: dict[str, T
 def read_fairseq_deltalm(
     path: Path, state: Mapping[str, Any], tensors: dict[str, Tensor]
 ) -> InterleavedSource:
-    """The DeltaLM in the file's `state`, whose `model` holds `tensors`.
-
-    fc3 and fc4 are the feed-forward layer that runs first.
-    """
-    second = {"fc1": "fc1", "fc2": "fc2", "norm": "final_layer_norm"}
-    naming = Naming(
-        modules={
-            "embedding": "encoder.embed_tokens",
-            "encoder.positions": "encoder.embed_positions",
-            "decoder.positions": "decoder.embed_positions",
-            "encoder.embedding_norm": "encoder.layernorm_embedding",
-            "decoder.embedding_norm": "decoder.layernorm_embedding",
-            "encoder.final_norm": "encoder.layer_norm",
-            "decoder.final_norm": "decoder.layer_norm",
-        },
-        layers={"encoder.layers": "encoder.layers", "decoder.blocks": "decoder.layers"},
-        operations={
-            "attention": _attention("self_attn"),
-            "feed_forward": second,
-            "self_attention": _attention("self_attn"),
-            "first_feed_forward": {"fc1": "fc3", "fc2": "fc4", "norm": "ffn_layer_norm"},
-            "cross_attention": _attention("encoder_attn"),
-            "second_feed_forward": second,
-        },
-    )
+    """The DeltaLM in the file's `state`, whose `model` holds `tensors`."""
     return InterleavedSource(
         path=path,
         layout="DeltaLM in fairseq's layout",
         tensors=tensors,
-        naming=naming,
+        naming=DELTALM_NAMING,
         known=_known(path, state, ("encoder", "decoder")),
         left_out=_leftovers(tensors),
-        table_copies=("decoder.embed_tokens.weight", "decoder.output_projection.weight"),
+        table_copies=TABLE_COPIES,
     )
-
-
-def _attention(module: str) -> dict[str, str]:
-    return {ours: f"{module}.{theirs}" for ours, theirs in _ATTENTION.items()} | {
-        "norm": f"{module}_layer_norm"
-    }
 
 
 def _leftovers(tensors: Mapping[str, Tensor]) -> dict[str, str]:
@@ -123,7 +127,7 @@ def _unstack(path: Path, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor],
 def _known(path: Path, state: Mapping[str, Any], sides: tuple[str, ...]) -> dict[str, Any]:
     """What the training options in the file say that the tensors don't show; {} for a file without them."""
     options = _options(state)
-    for name, needed in _FIXED_OPTIONS.items():
+    for name, needed in FIXED_OPTIONS.items():
         if options.get(name, needed) != needed:
             raise UserError(
                 f"{path}: was trained with {name} {options[name]!r}, and DeltaLM computes with {needed!r}; "

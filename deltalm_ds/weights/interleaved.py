@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from deltalm_ds.errors import UserError
-from deltalm_ds.model.config import DeltaLMConfig
+from deltalm_ds.model.config import DecoderForm, DeltaLMConfig
 from deltalm_ds.weights.names import Naming, count_layers
 from deltalm_ds.weights.sizes import measure
 from deltalm_ds.weights.source import TOKEN_TABLE, Source
@@ -39,6 +39,7 @@ class InterleavedSource(Source):
             known={
                 **sizes,
                 "num_decoder_blocks": count_layers(path, tensors, naming.layers["decoder.blocks"]),
+                "decoder": "interleaved",
                 "embedding_layer_norm": naming.name_of("encoder.embedding_norm.weight") in tensors,
                 "pre_layer_norm": naming.name_of("encoder.final_norm.weight") in tensors,
                 "layer_norm_epsilon": 1e-5,
@@ -48,7 +49,7 @@ class InterleavedSource(Source):
             left_out=left_out | _tied(path, tensors, table_name, table_copies),
         )
 
-    def source_of(self, parameter: str) -> str:
+    def source_of(self, parameter: str, decoder: DecoderForm) -> str:
         """The same parameter's name in the checkpoint."""
         return self._naming.name_of(parameter)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from deltalm_ds.errors import UserError
+from deltalm_ds.weights.exported import MODEL_TYPE, read_exported
 from deltalm_ds.weights.fairseq import XLMR_PREFIXES, read_fairseq_deltalm, read_fairseq_xlmr
 from deltalm_ds.weights.huggingface import MODEL_TYPES, read_hugging_face
 from deltalm_ds.weights.own import CONFIG_FILE, FORMAT, read_own
@@ -14,8 +15,8 @@ from deltalm_ds.weights.safe import check_tensors, load_torch_file, read_json
 from deltalm_ds.weights.source import Source
 
 _KNOWN = (
-    "give a model folder of deltalm-ds, a Hugging Face folder of XLM-R or InfoXLM, a fairseq file of one of "
-    "them, or a released or fine-tuned DeltaLM file"
+    "give a model folder of deltalm-ds, a Hugging Face folder of DeltaLM, XLM-R or InfoXLM, a fairseq file "
+    "of one of them, or a released or fine-tuned DeltaLM file"
 )
 
 
@@ -38,6 +39,8 @@ def _read_folder(folder: Path) -> Source:
         return read_own(folder, config)
     if config.get("model_type") in MODEL_TYPES:
         return read_hugging_face(folder, config)
+    if config.get("model_type") == MODEL_TYPE:
+        return read_exported(folder, config)
     raise UserError(f"{folder}: holds a model of type {config.get('model_type', 'unknown')}; {_KNOWN}")
 
 

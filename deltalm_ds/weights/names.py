@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from deltalm_ds.errors import UserError
-from deltalm_ds.model.config import DeltaLMConfig
+from deltalm_ds.model.config import DecoderForm, DeltaLMConfig
 
 ENCODER_SUBLAYERS = ("attention", "feed_forward")
-DECODER_SUBLAYERS = ("self_attention", "first_feed_forward", "cross_attention", "second_feed_forward")
+DECODER_SUBLAYERS: dict[DecoderForm, tuple[str, ...]] = {
+    "interleaved": ("self_attention", "first_feed_forward", "cross_attention", "second_feed_forward"),
+    "standard": ("self_attention", "cross_attention", "feed_forward"),
+}
 
 _IN_LAYER = re.compile(r"(encoder\.layers|decoder\.blocks)\.(\d+)\.(\w+)\.([a-z0-9]+)_(weight|bias)")
 
@@ -22,7 +25,7 @@ def parameter_shapes(config: DeltaLMConfig) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {"embedding.weight": (config.vocabulary_rows, width)}
     for side, layers, count, sublayers in (
         ("encoder", "layers", config.num_encoder_layers, ENCODER_SUBLAYERS),
-        ("decoder", "blocks", config.num_decoder_blocks, DECODER_SUBLAYERS),
+        ("decoder", "blocks", config.num_decoder_layers, DECODER_SUBLAYERS[config.decoder]),
     ):
         shapes[f"{side}.positions.weight"] = (config.position_rows, width)
         norms = ["embedding_norm"] * config.embedding_layer_norm + ["final_norm"] * config.pre_layer_norm
@@ -56,7 +59,7 @@ class InLayer:
     layers: str
     """`encoder.layers` or `decoder.blocks`."""
     index: int
-    """Which layer or block."""
+    """Which layer, or which of `decoder.blocks`."""
     sublayer: str
     """For example `cross_attention`."""
     operation: str

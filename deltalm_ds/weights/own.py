@@ -16,7 +16,7 @@ from torch import Tensor
 
 from deltalm_ds.errors import UserError
 from deltalm_ds.files import file_tree_hash, fsync_directory, write_bytes_atomically, write_text_atomically
-from deltalm_ds.model.config import DeltaLMConfig
+from deltalm_ds.model.config import DecoderForm, DeltaLMConfig
 from deltalm_ds.weights.description import CONFIG_FILE, TOKENIZER_FILE, Description
 from deltalm_ds.weights.names import parameter_shapes
 from deltalm_ds.weights.safe import check_tensors, load_safetensors
@@ -40,7 +40,7 @@ class Model(Protocol):
 class OwnSource(Source):
     """A model in the names and shapes of this project."""
 
-    def source_of(self, parameter: str) -> str:
+    def source_of(self, parameter: str, decoder: DecoderForm) -> str:
         """The parameter itself."""
         return parameter
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from deltalm_ds.errors import UserError
-from deltalm_ds.model.config import DeltaLMConfig
+from deltalm_ds.model.config import DecoderForm, DeltaLMConfig
+from deltalm_ds.weights.cross_attention import CrossAttentionStart, draw_cross_attention
 from deltalm_ds.weights.names import parameter_shapes
 from deltalm_ds.weights.report import Report
 
@@ -52,9 +53,21 @@ class Source:
     has_sentinels: bool = True
     """Whether rows for the sentinels may be in the token table already."""
 
-    def source_of(self, parameter: str) -> str:
-        """The name of the tensor that fills our `parameter`."""
+    def source_of(self, parameter: str, decoder: DecoderForm) -> str:
+        """The name of the tensor that fills our `parameter` in a model with this form of decoder."""
         raise NotImplementedError
+
+    def draws_cross_attention(self, decoder: DecoderForm, start: CrossAttentionStart | None) -> bool:
+        """Whether the decoder's cross-attention is drawn, for no tensor is to fill it.
+
+        UserError where a `start` is asked for and the checkpoint decides.
+        """
+        if start is not None:
+            raise UserError(
+                f"{self.path}: has a decoder's cross-attention ({self.layout}), so nobody can choose what it "
+                "starts from; leave the start of cross-attention out"
+            )
+        return False
 
     def remarks_on(self, config: DeltaLMConfig) -> list[str]:
         """What the report should say about filling a model of this shape."""
@@ -82,14 +95,18 @@ class Source:
                 )
         return DeltaLMConfig(**wanted)
 
-    def fill(self, config: DeltaLMConfig, seed: int) -> tuple[dict[str, Tensor], Report]:
+    def fill(
+        self, config: DeltaLMConfig, seed: int, cross_attention_start: CrossAttentionStart | None = None
+    ) -> tuple[dict[str, Tensor], Report]:
         """Every parameter of a model of shape `config`, in fp32, and the map of what went where.
 
         Every tensor has memory of its own, apart from the mapped file and from each other.
-        New token rows are drawn from N(0, 1 / width) with `seed`.
+        New token rows are drawn from N(0, 1 / width) with `seed`, and so is the cross-attention that starts
+        from nothing, as in a new model.
         UserError names whatever is missing, left over or of another shape.
         """
-        if config.num_encoder_layers + config.num_decoder_blocks > len(self.tensors):
+        draws_cross_attention = self.draws_cross_attention(config.decoder, cross_attention_start)
+        if config.num_encoder_layers + config.num_decoder_layers > len(self.tensors):
             # Before every parameter of theirs gets a name here.
             raise UserError(
                 f"{self.path}: not a whole {self.layout}: {len(self.tensors)} tensors can't fill "
@@ -97,7 +114,11 @@ class Source:
                 "take another copy of it or ask for fewer"
             )
         shapes = parameter_shapes(config)
-        origins = {parameter: self.source_of(parameter) for parameter in shapes}
+        origins = {
+            parameter: self.source_of(parameter, config.decoder)
+            for parameter in shapes
+            if not (draws_cross_attention and ".cross_attention." in parameter)
+        }
         missing = [name for name in dict.fromkeys(origins.values()) if name not in self.tensors]
         if missing:
             raise UserError(
@@ -111,13 +132,16 @@ class Source:
             )
         for parameter, name in origins.items():  # all of them before any memory is taken
             self._check_tensor(parameter, name, shapes[parameter])
-        state = {}
+        state = draw_cross_attention(config, seed) if draws_cross_attention else {}
         remarks = self.remarks_on(config)
+        if draws_cross_attention:
+            remark = f"new: cross-attention of every decoder layer, as in a new model, seed {seed}"
+            remarks = [remark, *remarks]
         for parameter, name in origins.items():
             tensor = self.tensors[name]
             if parameter == TOKEN_TABLE:
-                tensor, remark = self._token_table(tensor, config, seed)
-                remarks = [*remark, *remarks]
+                tensor, about_rows = self._token_table(tensor, config, seed)
+                remarks = [*about_rows, *remarks]
             state[parameter] = torch.empty(shapes[parameter], dtype=torch.float32).copy_(tensor)
         if "num_heads" not in self.known:
             remarks = [*remarks, f"attention heads: {config.num_heads}, which the file does not say"]

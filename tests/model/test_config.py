@@ -17,6 +17,9 @@ from deltalm_ds.model.config import PRESETS
         ("large", {}, 861_777_920),
         ("large", {"embedding_layer_norm": True}, 861_777_920 + 2 * 2 * 1024),
         ("base", {"pre_layer_norm": True}, 362_981_376 + 2 * 2 * 768),
+        # Three standard layers have a LayerNorm and two attentions more than two blocks, a feed-forward less.
+        ("base", {"decoder": "standard"}, 362_981_376 + 3 * (2 + 2 * 4 - 5) * 768),
+        ("large", {"decoder": "standard"}, 861_777_920 + 6 * (2 + 2 * 4 - 5) * 1024),
     ],
 )
 def test_parameter_counts(preset, overrides, parameters):
@@ -27,7 +30,8 @@ def test_parameter_counts(preset, overrides, parameters):
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_survive_json(preset):
-    config = DeltaLMConfig.preset(preset, dropout=0, num_sentinels=7)
+    decoder = "interleaved" if preset == "small" else "standard"
+    config = DeltaLMConfig.preset(preset, dropout=0, num_sentinels=7, decoder=decoder)
     assert DeltaLMConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
@@ -44,6 +48,8 @@ def test_every_preset_keeps_64_features_a_head():
         ({"num_heads": True}, "num_heads"),
         ({"embedding_layer_norm": 1}, "embedding_layer_norm"),
         ({"dropout": "0.1"}, "dropout"),
+        ({"decoder": 1}, "decoder must be of type str"),
+        ({"decoder": "shared"}, "decoder must be interleaved or standard, not 'shared'"),
     ],
 )
 def test_from_dict_refuses(change, word):
@@ -58,6 +64,22 @@ def test_from_dict_wants_every_field():
         DeltaLMConfig.from_dict(values)
 
 
+def test_configurations_without_a_decoder_are_of_an_interleaved_one():
+    values = DeltaLMConfig(dropout=0.25).to_dict()
+    del values["decoder"]
+    assert DeltaLMConfig.from_dict(values) == DeltaLMConfig(dropout=0.25)
+    assert "decoder" not in values
+
+
+@pytest.mark.parametrize(
+    ("decoder", "num_blocks", "num_layers"),
+    [("interleaved", 3, 3), ("standard", 6, 9), ("standard", 2, 3), ("standard", 0, 0)],
+)
+def test_three_standard_layers_for_two_blocks(decoder, num_blocks, num_layers):
+    config = DeltaLMConfig(decoder=decoder, num_decoder_blocks=num_blocks)
+    assert config.num_decoder_layers == num_layers
+
+
 @pytest.mark.parametrize(
     ("overrides", "word"),
     [
@@ -67,6 +89,8 @@ def test_from_dict_wants_every_field():
         ({"dropout": 1.0}, "dropout"),
         ({"attention_dropout": -0.1}, "attention_dropout"),
         ({"vocabulary_rows": 250_100}, "sentinels"),
+        ({"decoder": "Standard"}, "decoder must be interleaved or standard"),
+        ({"decoder": "standard", "num_decoder_blocks": 3}, "num_decoder_blocks is 3; take an even number"),
     ],
 )
 def test_values_that_cannot_be(overrides, word):

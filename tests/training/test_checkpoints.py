@@ -56,9 +56,9 @@ class Store(NamedTuple):
     engine: StandInEngine
     said: list[str]
 
-    def save(self, step: int) -> Path:
+    def save(self, step: int, **changes: Any) -> Path:
         self.engine.weights.fill_(step)
-        return self.store.save(run_state(step))
+        return self.store.save(run_state(step, **changes))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -215,6 +215,15 @@ def test_another_run_is_refused(
     make_store().save(1)
     with pytest.raises(UserError, match=message):
         find(tmp_path, **changes)
+
+
+def test_a_checkpoint_older_than_the_choice_of_decoder_is_of_an_interleaved_one(
+    tmp_path: Path, make_store: Callable[..., Store]
+) -> None:
+    make_store().save(1, model_config={"width": MODEL_CONFIG["width"], "rows": MODEL_CONFIG["rows"]})
+    assert find(tmp_path).state.step == 1
+    with pytest.raises(UserError, match='decoder is "interleaved" there, "standard" here'):
+        find(tmp_path, model_config={**MODEL_CONFIG, "decoder": "standard"})
 
 
 def test_other_data_can_be_allowed(tmp_path: Path, make_store: Callable[..., Store]) -> None:

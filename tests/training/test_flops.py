@@ -30,6 +30,17 @@ def test_attention_is_counted_by_sequence():
     assert together - halves == pytest.approx(3 * saved)
 
 
+def test_a_standard_decoder_has_more_attentions_and_fewer_feed_forwards():
+    interleaved, standard = (
+        training_flops(DeltaLMConfig.preset("base", decoder=decoder), np.array([512]), np.array([114]), 114)
+        for decoder in ("interleaved", "standard")
+    )
+    # Nine layers for six blocks: the attentions of three more, and nine feed-forwards instead of twelve.
+    attentions = 2 * (6 * 114 + 2 * 512) * 768**2 + (2 * 114**2 + 4 * 512 * 114) * 768
+    feed_forward = 2 * 114 * 2 * 768 * 3072
+    assert standard - interleaved == pytest.approx(3 * (3 * attentions - 3 * feed_forward))
+
+
 def test_the_peak_of_an_unknown_device_is_measured_and_named():
     peak = peak_of(torch.device("cpu"), torch.float32)
     assert isinstance(peak, Peak)

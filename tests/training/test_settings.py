@@ -63,6 +63,12 @@ def test_a_resumed_run_keeps_its_preset_unless_told_otherwise():
         ({"resume": True, "output": Path("x"), "from_": Path("y")}, "--from"),
         ({"from_": Path("y"), "layer_norm": "pre"}, "--layer-norm"),
         ({"from_": Path("y"), "embedding_layer_norm": False}, "--embedding-layer-norm"),
+        ({"decoder": "standard", "cross_attention_start": "copied"}, "with --from an XLM-R"),
+        ({"from_": Path("y"), "cross_attention_start": "random"}, "is for --decoder standard"),
+        (
+            {"from_": Path("y"), "decoder": "interleaved", "cross_attention_start": "copied"},
+            "is for --decoder standard",
+        ),
     ],
 )
 def test_impossible_settings_are_refused(values, words):

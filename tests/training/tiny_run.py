@@ -24,7 +24,7 @@ ACCUMULATION = 2
 LENGTH = 6
 ROWS = 23
 WIDTH = 10
-MODEL_CONFIG = {"width": WIDTH, "rows": ROWS}
+MODEL_CONFIG = {"width": WIDTH, "rows": ROWS, "decoder": "interleaved"}
 FINGERPRINT = {"seed": 1, "tokenizer": {"sha256": "abc"}}
 
 

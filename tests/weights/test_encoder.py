@@ -76,7 +76,7 @@ def test_a_deltalm_starts_from_it(encoder: MaskedEncoder, corpus: Corpus, folder
     assert torch.equal(table[: vocabulary.mask_id + 1], weights["embedding.weight"])
     for name, tensor in loaded.state_dict.items():
         if name != "embedding.weight":
-            assert torch.equal(tensor, weights[encoder_origin(name)])
+            assert torch.equal(tensor, weights[encoder_origin(name, "interleaved")])
     assert set(loaded.report.left_out) == {
         "roberta.embeddings.token_type_embeddings.weight",
         *(f"lm_head.{name}" for name in ("bias", "dense.weight", "dense.bias")),
