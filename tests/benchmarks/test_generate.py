@@ -7,9 +7,9 @@ import pytest
 pytest.importorskip("ctranslate2")
 pytest.importorskip("transformers")
 
-import generate  # noqa: E402
+import generate
 
-from deltalm_ds.model import DeltaLMConfig  # noqa: E402
+from deltalm_ds.model import DeltaLMConfig
 
 
 def test_batches_keep_the_order() -> None:
