@@ -33,13 +33,14 @@ static void attend(float *restrict out, const float *restrict query, const float
     }
 }
 
-/* out [sentences * hypotheses, heads * width]; joined [sentences * hypotheses, row_width], whose rows begin with
- * the queries; keys and values [sentences, heads, room, width], the first `slots` of which are filled; seen
- * [sentences, seen_rows, room] is 0 where a hypothesis sees a slot, with one row for all or one each.
+/* out [sentences * hypotheses, heads * width]; joined [sentences * hypotheses, row_width], whose rows begin
+ * with the queries; keys and values [sentences, heads, room, width], the first `slots` of which are filled;
+ * seen [sentences, seen_rows, room] is 0 where a hypothesis sees a slot, with one row for all or one each.
  */
 void deltalm_attend_slots(float *out, const float *joined, const float *keys, const float *values,
-                          const float *seen, int64_t sentences, int64_t hypotheses, int64_t heads, int64_t width,
-                          int64_t row_width, int64_t room, int64_t slots, int64_t seen_rows, int64_t threads) {
+                          const float *seen, int64_t sentences, int64_t hypotheses, int64_t heads,
+                          int64_t width, int64_t row_width, int64_t room, int64_t slots, int64_t seen_rows,
+                          int64_t threads) {
 #pragma omp parallel for num_threads((int)threads)
     for (int64_t row = 0; row < sentences * hypotheses; row++) {
         int64_t sentence = row / hypotheses, hypothesis = seen_rows == 1 ? 0 : row % hypotheses;
