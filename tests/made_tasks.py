@@ -135,7 +135,7 @@ def write_cross_lingual_summarization(folder: Path, generator: random.Random) ->
 
 
 def write_data_to_text(folder: Path, generator: random.Random) -> None:
-    """train/facts.xml and the other splits', WebNLG's: a triple or two and two texts each, in two categories."""
+    """train/facts.xml and the other splits', WebNLG's: a triple or two and two texts, in two categories."""
     entries = []
     for person, town, goods in _draws(generator, _PEOPLE, _TOWNS, _GOODS):
         triples = [f"{person.en} | birthPlace | {town.en}", f"{person.en} | seller_Of | {goods.en}"]

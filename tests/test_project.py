@@ -81,7 +81,8 @@ def test_model_and_operations_need_torch_and_numpy_only() -> None:
 
 
 def test_text_and_data_need_no_torch() -> None:
-    names = set(in_packages("text", "data", "demo", "prepare", "corpus")) - {"deltalm_ds.data.loader"}
+    packages = ("text", "data", "demo", "downstream", "prepare", "corpus")
+    names = set(in_packages(*packages)) - {"deltalm_ds.data.loader"}
     assert len(names) > 15
     assert_importable(names, without=["torch", "deepspeed", "transformers"])
 

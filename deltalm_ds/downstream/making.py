@@ -34,7 +34,9 @@ class ExampleMaker:
         named: tuple[str, ...],
         left_out: Counter[str],
     ) -> None:
-        self._task, self._split, self._options, self._left_out = task, split, options, left_out
+        self._task, self._split, self._left_out = task, split, left_out
+        self._both_directions = options.both_directions
+        self._asked = options.source_language, options.target_language
         self._source = Template(options.source_template or task.source_template)
         self._target = Template(options.target_template or task.target_template)
         self._wanted = {*self._source.fields, *self._target.fields}
@@ -43,6 +45,14 @@ class ExampleMaker:
             self._named: tuple[str | None, str | None] = (named[0], named[1])
         else:
             self._named = (named[0], named[0]) if named and task.same_language else (None, None)
+        if task.same_language:
+            first, second = self._asked
+            if first and second and first != second:
+                raise UserError(
+                    f"the task {task.name} reads and writes one language: give it --source-language or "
+                    f"--target-language, not {first} and {second}"
+                )
+            self._asked = first or second, second or first
 
     def examples(self, rows: Iterable[Row]) -> Iterator[DownstreamExample]:
         """The examples of rows, in order: none, one or, of rows without direction, several of each.
@@ -77,13 +87,13 @@ class ExampleMaker:
         return tuple(permutations((name for name in names if is_language(name) and name not in _IDS), 2))
 
     def _chosen(self, directions: tuple[tuple[str, str], ...], place: Place) -> list[tuple[str, str]]:
-        wanted = self._options.source_language, self._options.target_language
         chosen = [
             direction
             for direction in directions
-            if _fits(direction, wanted) or (self._options.both_directions and _fits(direction[::-1], wanted))
+            if _fits(direction, self._asked)
+            or (self._both_directions and _fits(direction[::-1], self._asked))
         ]
-        if not self._options.both_directions and (again := {pair[::-1] for pair in chosen} & {*chosen}):
+        if not self._both_directions and (again := {pair[::-1] for pair in chosen} & {*chosen}):
             first, second = min(again)
             raise UserError(
                 f"{place.text}: from {first} to {second}, or back? give --source-language and "
@@ -93,16 +103,14 @@ class ExampleMaker:
 
     def _languages(self, row: Row) -> tuple[str, str] | None:
         """The languages of a row's source and target; None if the user wants others."""
+        source = _language_field(row, SOURCE_LANGUAGE)
         target = _language_field(row, TARGET_LANGUAGE) or _language_field(row, "lang")
-        source = _language_field(row, SOURCE_LANGUAGE) or (target if self._task.same_language else None)
-        options = self._options
-        if not _fits((source, target), (options.source_language, options.target_language)):
-            return None
-        source = source or options.source_language or self._named[0]
-        target = target or options.target_language or self._named[1]
-        source = source or self._task.default_source_language
         if self._task.same_language:
             source, target = source or target, target or source
+        if not _fits((source, target), self._asked):
+            return None
+        source = source or self._asked[0] or self._named[0] or self._task.default_source_language
+        target = target or self._asked[1] or self._named[1]
         if source is None or target is None:
             side = "source" if source is None else "target"
             raise UserError(

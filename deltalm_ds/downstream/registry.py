@@ -1,29 +1,26 @@
-"""The downstream tasks by name."""
+"""The downstream tasks by name: the `TASK` of every module in `tasks/`."""
 
 from __future__ import annotations
 
 import difflib
+import importlib
+import pkgutil
 
+from deltalm_ds.downstream import tasks
 from deltalm_ds.downstream.task import Task
-from deltalm_ds.downstream.tasks import (
-    cross_lingual_summarization,
-    data_to_text,
-    question_generation,
-    summarization,
-    translation,
-    zero_shot_summarization,
-)
 from deltalm_ds.errors import UserError
 
-_MODULES = (
-    translation,
-    question_generation,
-    summarization,
-    cross_lingual_summarization,
-    data_to_text,
-    zero_shot_summarization,
-)
-TASKS: dict[str, Task] = {module.TASK.name: module.TASK for module in _MODULES}
+
+def _tasks() -> dict[str, Task]:
+    found: dict[str, Task] = {}
+    for module in pkgutil.iter_modules(tasks.__path__, f"{tasks.__name__}."):
+        task: Task = importlib.import_module(module.name).TASK
+        assert task.name not in found, f"two tasks are called {task.name}"
+        found[task.name] = task
+    return found
+
+
+TASKS: dict[str, Task] = _tasks()
 """All tasks, by name."""
 
 

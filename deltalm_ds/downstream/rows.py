@@ -9,6 +9,7 @@ from typing import NamedTuple
 from deltalm_ds.downstream.lines import read_lines
 from deltalm_ds.downstream.templates import FieldValue, one_line
 from deltalm_ds.errors import UserError
+from deltalm_ds.text.printable import printable
 from deltalm_ds.text.stored import StoredText
 
 SOURCE_LANGUAGE, TARGET_LANGUAGE = "source_language", "target_language"
@@ -59,7 +60,7 @@ def read_tsv(text: StoredText, columns: tuple[str, ...] | None) -> Iterator[Row]
         elif len(values) != len(columns):
             raise UserError(
                 f"{Place(text, number)}, has {len(values)} columns where there are {len(columns)} names "
-                f"({', '.join(columns)}): correct it, or name the columns with --columns"
+                f"({printable(', '.join(columns))}): correct it, or name the columns with --columns"
             )
         else:
             yield Row(dict(zip(columns, values, strict=True)), Place(text, number))

@@ -19,18 +19,19 @@ _OPEN = ".!?…‽;؟۔"
 _CLOSERS, _OPENERS = "\"'”’»›」』）〉》】)\\]", "「『“‘《（"
 _END = re.compile(
     # Behind a quotation the sentence may go on: 「はい。」と言った。
-    rf"[{_CLOSED}]+(?:(?![{_CLOSED}{_CLOSERS}])\s*|[{_CLOSERS}]+(?:\s+|(?=[{_OPENERS}])))"
-    rf"|(?P<open>[{_OPEN}]+)[{_CLOSERS}]*\s+"
+    rf"(?<![{_CLOSED}])[{_CLOSED}]+(?:(?![{_CLOSED}{_CLOSERS}])\s*|[{_CLOSERS}]+(?:\s+|(?=[{_OPENERS}])))"
+    rf"|(?<![{_OPEN}])(?P<open>[{_OPEN}]+)[{_CLOSERS}]*\s+"
 )
 _GREEK_QUESTION = re.compile(r"[\u0370-\u03ff\u1f00-\u1fff]$")
-_LAST_WORD = re.compile(r"[^\s(\[«“„\"']*$")
-_NEXT_WORD = re.compile(r"\W*(\w)")
+_WORD_START = re.compile(r"[\s(\[«“„\"']")
+_NEXT_WORD = re.compile(r"\W{0,4}(\w)")
+_WORD_CHARACTERS = 32  # all that is looked at before a mark: a paragraph of marks must not take for ever
 # Of English, French, German, Spanish, Italian, Portuguese, Dutch, Russian, Czech; single letters are beside.
 _ABBREVIATIONS = """
-    mr mrs ms dr prof st sr jr vs no nos vol fig al ca cf eg ie approx dept est gen col lt sgt capt rev hon gov
-    sen rep mt mm mme mlle mgr ste av bd env nr bzw evtl ggf inkl usw vgl abb abs hr fr str sog zzgl sra srta dra
-    ud uds pág núm art avda sig sigg dott ing avv pag eds mevr dhr blz tel resp гг ул им стр тыс млн млрд руб
-    např tzv tj atd
+    mr mrs ms dr prof st sr jr vs no nos vol fig al ca cf eg ie approx dept est gen col lt sgt capt rev hon
+    gov sen rep mt mm mme mlle mgr ste av bd env nr bzw evtl ggf inkl usw vgl abb abs hr fr str sog zzgl sra
+    srta dra ud uds pág núm art avda sig sigg dott ing avv pag eds mevr dhr blz tel resp гг ул им стр тыс млн
+    млрд руб např tzv tj atd
 """
 
 
@@ -65,8 +66,9 @@ def join_sentences(texts: Sequence[str], sentences: Sequence[Sentence], language
     with spaces and there was none, and the other way round.
     """
     joined = []
-    for number, (text, (_, separator)) in enumerate(zip(texts, sentences, strict=True), 1):
-        if language is not None and separator in ("", " ") and number < len(sentences):
+    for number, (text, sentence) in enumerate(zip(texts, sentences, strict=True), 1):
+        separator = sentence.separator
+        if language is not None and sentence.text and separator in ("", " ") and number < len(sentences):
             separator = " " if is_written_with_spaces(language) else ""
         joined += [text, separator]
     return "".join(joined)
@@ -86,8 +88,8 @@ def _ends(paragraph: str, start: int, end: re.Match[str]) -> bool:
         return _GREEK_QUESTION.search(paragraph, start, end.start()) is not None
     if end["open"] != ".":
         return True
-    word_match = _LAST_WORD.search(paragraph, start, end.start())
-    word = word_match[0] if word_match else ""
+    before = paragraph[max(start, end.start() - _WORD_CHARACTERS) : end.start()]
+    word = _WORD_START.split(before)[-1]
     is_ordinal = word.isdecimal() and len(word) <= 2
     is_initial = len(word) == 1 and word.isalpha()
     return not (is_ordinal or is_initial or "." in word or word.lower() in _ABBREVIATIONS.split())

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 from deltalm_ds.downstream.templates import Template
 
-ENDINGS: Mapping[str, str] = MappingProxyType(
-    {"x": "source", "y": "target", "src": "source", "tgt": "target"}
-)
+ENDINGS: Mapping[str, str] = {"x": "source", "y": "target", "src": "source", "tgt": "target"}
 """Endings of line-aligned files that stand for a field of another name."""
 
 

@@ -26,7 +26,7 @@ class Template:
         """As it was given."""
         advice = 'a template is text with names of fields in braces, such as "{answer} </s> {context}"'
         self._parts: list[tuple[str, str | None]] = []
-        if len(text.splitlines()) > 1:
+        if text.splitlines() not in ([], [text]):
             raise UserError(f"the template {text!r} has several lines: {advice}")
         try:
             for literal, name, specification, conversion in string.Formatter().parse(text):

@@ -12,6 +12,7 @@ from deltalm_ds.downstream.rows import SOURCE_LANGUAGE, TARGET_LANGUAGE, Place, 
 from deltalm_ds.downstream.templates import one_line
 from deltalm_ds.errors import UserError
 from deltalm_ds.text.languages import is_language
+from deltalm_ds.text.printable import printable
 from deltalm_ds.text.stored import StoredText, TextReader
 
 MAX_SGML_BYTES = 128 << 20
@@ -57,12 +58,12 @@ def read_sgml(files: Sequence[StoredText], languages: Sequence[str]) -> Iterator
     for number, (name, segment) in enumerate(_segments(source), 1):
         place = Place(source, number, "segment")
         if name not in references:
-            raise UserError(f"{place}, {':'.join(name)}, is not in {reference}: are the two of one test set?")
+            raise UserError(f"{place}, {_joined(*name)}, is not in {reference}: are the two of one test set?")
         yield _row(name, segment, references.pop(name), languages, place)
     if references:
         name = next(iter(references))
         raise UserError(
-            f"{reference}: the segment {':'.join(name)} is not in {source}: are the two of one test set?"
+            f"{reference}: the segment {_joined(*name)} is not in {source}: are the two of one test set?"
         )
 
 
@@ -118,7 +119,7 @@ def wmt_rows(root: Element, text: StoredText) -> Iterator[Row]:
             place = Place(text, number, "segment")
             for language, several in references.items():
                 if any(name not in one for one in several):
-                    raise UserError(f"{place}, {document.get('id')}:{name}, has no reference: add it")
+                    raise UserError(f"{place}, {_joined(document.get('id'), name)}, has no reference: add it")
                 languages = sources[0].get("lang") or "", language
                 targets = [one[name] for one in several]
                 yield _row((document.get("id") or "", name), segment, targets, languages, place)
@@ -133,7 +134,11 @@ def _row(
     name: tuple[str, str], source: str, targets: Sequence[str], languages: Sequence[str], place: Place
 ) -> Row:
     sides = dict(zip((SOURCE_LANGUAGE, TARGET_LANGUAGE), languages, strict=True))
-    return Row({"source": source, "target": tuple(targets), "id": ":".join(name), **sides}, place)
+    return Row({"source": source, "target": tuple(targets), "id": _joined(*name), **sides}, place)
+
+
+def _joined(document: str | None, segment: str) -> str:
+    return printable(f"{document or ''}:{segment}")
 
 
 def _attribute(attributes: str, wanted: str) -> str:

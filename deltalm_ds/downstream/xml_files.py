@@ -14,6 +14,7 @@ from deltalm_ds.downstream.rows import Row
 from deltalm_ds.downstream.webnlg import webnlg_rows
 from deltalm_ds.downstream.wmt import wmt_rows
 from deltalm_ds.errors import UserError
+from deltalm_ds.text.printable import printable
 from deltalm_ds.text.stored import StoredText, TextReader
 
 MAX_XML_BYTES = 64 << 20
@@ -45,7 +46,7 @@ def read_tar(text: StoredText, members: Collection[str]) -> Iterator[Row]:
     """The rows of some .xml files in a .tar, as `read_xml` reads them; nothing is unpacked to disk."""
     for name, content in _members(text, members):
         if name in members:
-            yield from _rows(StoredText(text.path, name), content)
+            yield from _rows(StoredText(text.path, printable(name)), content)
 
 
 class _BoundedHeader(tarfile.TarInfo):
