@@ -156,7 +156,7 @@ class TextGenerator:
 
     @cached_property
     def _generator(self) -> Generator:
-        return Generator(self._model, self._search, allowed=self._allowed)  # copies weights; scoring has no need
+        return Generator(self._model, self._search, allowed=self._allowed)  # scoring does without
 
     def _searched(self, sentences: Sequence[_Sentence]) -> list[list[Hypothesis]]:
         found: list[list[Hypothesis]] = [[] for _ in sentences]
