@@ -11,7 +11,15 @@ import tyro
 from deltalm_ds.commands import parse, run
 from deltalm_ds.errors import UserError
 from deltalm_ds.exporting.hugging_face import write_hugging_face
-from deltalm_ds.exporting.model import DtypeName, ExportModel, average, cast, read_model, with_tokenizer
+from deltalm_ds.exporting.model import (
+    DtypeName,
+    ExportModel,
+    Quantization,
+    average,
+    cast,
+    read_model,
+    with_tokenizer,
+)
 from deltalm_ds.exporting.published import write_fairseq, write_released
 from deltalm_ds.exporting.targets import check_space, check_target, new_folder
 from deltalm_ds.weights import save_own
@@ -38,12 +46,22 @@ class ConvertSettings:
     """More sources of the same shape, whose weights are averaged with the first's."""
     dtype: DtypeName = "fp32"
     """Type of the numbers written; ctranslate2 has --quantization in place of it."""
+    quantization: Quantization | None = None
+    """Type of ctranslate2's weights; float32 without this."""
+    compare_on: Path | None = None
+    """Text, a line each, on which the ctranslate2 model is compared with ours; random pieces without this."""
+    language: str | None = None
+    """The language that --compare-on is to be written in, where the model has tags; its first without this."""
 
     def __post_init__(self) -> None:
         if self.heads is not None and self.heads < 1:
             raise UserError(f"--heads must be at least 1, not {self.heads}")
         if self.to == "ctranslate2" and self.dtype != "fp32":
             raise UserError("--dtype does not go with --to ctranslate2: give --quantization")
+        if self.to != "ctranslate2":
+            for name in ("quantization", "compare_on", "language"):
+                if getattr(self, name) is not None:
+                    raise UserError(f"--{name.replace('_', '-')} goes with --to ctranslate2 only")
 
 
 def main() -> None:
@@ -75,10 +93,25 @@ def write(model: ExportModel, settings: ConvertSettings) -> None:
         write_fairseq(model, settings.target)
     elif settings.to == "huggingface":
         write_hugging_face(model, settings.target)
+    elif settings.to == "ctranslate2":
+        _write_ctranslate2(model, settings)
     elif settings.to == "native":
         description = model.described()
         with new_folder(settings.target) as folder:
             save_own(model, folder, description)
+
+
+def _write_ctranslate2(model: ExportModel, settings: ConvertSettings) -> None:
+    try:
+        from deltalm_ds.exporting.ct2 import made_sources, measure, text_sources, write_ctranslate2
+    except ImportError as error:
+        raise UserError(f"{error.name} is not installed; pip install 'deltalm-ds[serve]'") from error
+    if settings.compare_on is None:
+        sources = made_sources(model)
+    else:
+        sources = text_sources(model, settings.compare_on, settings.language)
+    write_ctranslate2(model, settings.target, settings.quantization or "float32")
+    print(measure(model, settings.target, sources))
 
 
 if __name__ == "__main__":

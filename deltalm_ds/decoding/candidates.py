@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -44,6 +45,31 @@ class Candidates(NamedTuple):
         return chosen._replace(totals=chosen.totals.masked_fill(dead, -torch.inf))
 
 
+class Hypotheses(NamedTuple):
+    """What a step has to choose from; all [sentences, …]."""
+
+    hidden: Tensor
+    """[sentences, hypotheses, width]: the decoder's."""
+    totals: Tensor
+    """[sentences, hypotheses] fp32: summed log-probabilities."""
+    numbers: Tensor
+    """[sentences] int64: the sentences' numbers in the whole text."""
+    history: Tensor | None
+    """[sentences, hypotheses, step] int64: the tokens so far, if the chooser `reads_history`."""
+    forced: Tensor | None
+    """[sentences] int64: a token that must come or FREE; None where all are free."""
+
+    def part(self, some: slice) -> Hypotheses:
+        """Those of some sentences."""
+        return Hypotheses(
+            self.hidden[some],
+            self.totals[some],
+            self.numbers[some],
+            None if self.history is None else self.history[some],
+            None if self.forced is None else self.forced[some],
+        )
+
+
 class Chooser:
     """Finds the best continuations, or draws some."""
 
@@ -54,69 +80,33 @@ class Chooser:
         self._logits = torch.empty(0, device=forbidden.device)
         self.reads_history = self._constraints.reads_history
 
-    def __call__(
-        self,
-        hidden: Tensor,
-        totals: Tensor,
-        history: Tensor | None,
-        forced: Tensor | None,
-        numbers: Tensor,
-        step: int,
-    ) -> Candidates:
-        """Continuations of each sentence, best first.
-
-        hidden [sentences * hypotheses, width]; totals [sentences, hypotheses]; history [sentences,
-        hypotheses, step] int64, the tokens so far; forced [sentences] int64, a token that must come or FREE;
-        numbers [sentences] int64, the sentences' numbers in the whole text.
-        """
-        num_hypotheses = totals.shape[1]
+    def __call__(self, hypotheses: Hypotheses, step: int) -> Candidates:
+        """Continuations of each sentence: the best first, or one drawn for each hypothesis."""
+        num_sentences, num_hypotheses = hypotheses.totals.shape
         at_once = max(1, _LOGITS_AT_ONCE // (num_hypotheses * len(self._decoder.table)))
         parts = [
-            self._of_part(
-                hidden[first * num_hypotheses : (first + at_once) * num_hypotheses],
-                *(
-                    tensor if tensor is None else tensor[first : first + at_once]
-                    for tensor in (totals, history, forced, numbers)
-                ),
-                step,
-            )
-            for first in range(0, len(totals), at_once)
+            self._of_part(hypotheses.part(slice(first, first + at_once)), step)
+            for first in range(0, num_sentences, at_once)
         ]
-        if len(parts) == 1:
-            return parts[0]
-        return Candidates(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+        return parts[0] if len(parts) == 1 else Candidates(*map(torch.cat, zip(*parts, strict=True)))
 
-    def _of_part(
-        self,
-        hidden: Tensor,
-        totals: Tensor,
-        history: Tensor | None,
-        forced: Tensor | None,
-        numbers: Tensor,
-        step: int,
-    ) -> Candidates:
-        logits = self._decoder.logits(hidden, self._room(len(hidden)))
+    def _of_part(self, hypotheses: Hypotheses, step: int) -> Candidates:
+        logits = self._logits_of(hypotheses.hidden.flatten(0, 1))
         log_sums = ops.log_sums(logits)
-        forced_scores = None if forced is None else self._forced_scores(logits, log_sums, forced)
+        forced = _Forced.of(hypotheses, logits, log_sums)
+        history = hypotheses.history
         self._constraints.apply(logits, log_sums, None if history is None else history.flatten(0, 1), step)
         if self._settings.sampling:
-            return self._drawn(logits, log_sums, totals, forced, forced_scores, numbers, step)
-        candidates = self._best(logits, log_sums, totals)
-        if forced is None or forced_scores is None:
-            return candidates
-        return _with_forced(candidates, forced, forced_scores, totals)
+            candidates = self._drawn(logits, log_sums, hypotheses, step)
+            return candidates if forced is None else forced.each(candidates)
+        candidates = self._best(logits, log_sums, hypotheses.totals)
+        return candidates if forced is None else forced.best(candidates)
 
-    def _forced_scores(self, logits: Tensor, log_sums: Tensor, forced: Tensor) -> Tensor:
-        """Log-probabilities [sentences, hypotheses] of the forced tokens; of any token where none is."""
-        num_hypotheses = len(logits) // len(forced)
-        tokens = forced.clamp(min=0).repeat_interleave(num_hypotheses)
-        return (logits.gather(1, tokens[:, None])[:, 0] - log_sums).view(-1, num_hypotheses)
-
-    def _room(self, num_rows: int) -> Tensor:
-        """Logits of so many rows, in memory that is used again: new memory costs as much as the product."""
-        if len(self._logits) < num_rows:
-            self._logits = self._logits.new_empty(num_rows, len(self._decoder.table))
-        return self._logits
+    def _logits_of(self, hidden: Tensor) -> Tensor:
+        """[rows, vocabulary], in memory that is used again: new memory costs as much as the product."""
+        if len(self._logits) < len(hidden):
+            self._logits = self._logits.new_empty(len(hidden), len(self._decoder.table))
+        return self._decoder.logits(hidden, self._logits)
 
     def _best(self, logits: Tensor, log_sums: Tensor, totals: Tensor) -> Candidates:
         """The 2 * beam best continuations, so that `beam` go on however many end."""
@@ -133,42 +123,56 @@ class Chooser:
             best,
         )
 
-    def _drawn(
-        self,
-        logits: Tensor,
-        log_sums: Tensor,
-        totals: Tensor,
-        forced: Tensor | None,
-        forced_scores: Tensor | None,
-        numbers: Tensor,
-        step: int,
-    ) -> Candidates:
+    def _drawn(self, logits: Tensor, log_sums: Tensor, hypotheses: Hypotheses, step: int) -> Candidates:
         """One continuation of each hypothesis; at the first step as many as are wanted of the only one."""
-        beam, num_hypotheses = self._settings.beam, totals.shape[1]
-        uniforms = uniform(self._settings.seed, numbers, step, beam).view(len(logits), -1)
-        drawn = draw(logits, uniforms, self._settings)
-        scores = (logits.gather(1, drawn) - log_sums[:, None]).view(-1, beam)
-        tokens = drawn.view(-1, beam)
-        if forced is not None and forced_scores is not None:
-            free = (forced == FREE)[:, None]
-            tokens = tokens.where(free, forced[:, None])
-            scores = scores.where(free, forced_scores)
-        parents = torch.arange(beam, device=logits.device) % num_hypotheses
-        return Candidates(tokens, parents.expand(len(totals), -1), scores, totals + scores)
+        beam, totals = self._settings.beam, hypotheses.totals
+        uniforms = uniform(self._settings.seed, hypotheses.numbers, step, beam).view(len(logits), -1)
+        tokens = draw(logits, uniforms, self._settings)
+        scores = (logits.gather(1, tokens) - log_sums[:, None]).view(-1, beam)
+        parents = torch.arange(beam, device=logits.device) % totals.shape[1]
+        return Candidates(tokens.view(-1, beam), parents.expand(len(totals), -1), scores, totals + scores)
 
 
-def _with_forced(candidates: Candidates, forced: Tensor, scores: Tensor, totals: Tensor) -> Candidates:
-    """Where a sentence has a forced token: each hypothesis with that token, the best first, and no others.
+@dataclass(frozen=True)
+class _Forced:
+    """Continuations by the one token that a sentence must have."""
 
-    forced [sentences]; scores [sentences, hypotheses] of the forced tokens; totals likewise, without them.
-    """
-    all_totals, parents = (totals + scores).sort(dim=1, descending=True, stable=True)
-    missing = (0, candidates.tokens.shape[1] - totals.shape[1])
-    continued = Candidates(
-        forced[:, None].expand_as(candidates.tokens),
-        F.pad(parents, missing),
-        F.pad(scores.gather(1, parents), missing),
-        F.pad(all_totals, missing, value=-torch.inf),
-    )
-    free = (forced == FREE)[:, None]
-    return Candidates(*(part.where(free, other) for part, other in zip(candidates, continued, strict=True)))
+    tokens: Tensor
+    """[sentences, 1] int64, FREE where there is none."""
+    scores: Tensor
+    """[sentences, hypotheses] fp32: their log-probabilities."""
+    totals: Tensor
+    """[sentences, hypotheses] fp32: those of the hypotheses with them."""
+
+    @classmethod
+    def of(cls, hypotheses: Hypotheses, logits: Tensor, log_sums: Tensor) -> _Forced | None:
+        """None where all sentences are free; logits [rows, vocabulary] before constraints."""
+        if hypotheses.forced is None:
+            return None
+        tokens = hypotheses.forced[:, None]
+        of_rows = tokens.clamp(min=0).expand_as(hypotheses.totals).reshape(-1, 1)
+        scores = (logits.gather(1, of_rows)[:, 0] - log_sums).view(hypotheses.totals.shape)
+        return cls(tokens, scores, hypotheses.totals + scores)
+
+    def best(self, candidates: Candidates) -> Candidates:
+        """In place of a sentence's best candidates: each hypothesis once, the best first."""
+        totals, parents = self.totals.sort(dim=1, descending=True, stable=True)
+        missing = (0, candidates.tokens.shape[1] - totals.shape[1])
+        return self._in_place_of(
+            candidates,
+            F.pad(parents, missing),
+            F.pad(self.scores.gather(1, parents), missing),
+            F.pad(totals, missing, value=-torch.inf),
+        )
+
+    def each(self, candidates: Candidates) -> Candidates:
+        """In place of what was drawn."""
+        parents = candidates.parents
+        return self._in_place_of(
+            candidates, parents, self.scores.gather(1, parents), self.totals.gather(1, parents)
+        )
+
+    def _in_place_of(self, candidates: Candidates, *others: Tensor) -> Candidates:
+        free = self.tokens == FREE
+        parts = zip(candidates, (self.tokens, *others), strict=True)
+        return Candidates(*(part.where(free, other) for part, other in parts))

@@ -72,8 +72,9 @@ class _Run:
     def to_stdout(self, chunks: Iterator[Chunk]) -> None:
         """Write outputs as they are made."""
         sys.stdout.buffer.write(head(self._plan.settings.chosen_format).encode())
+        work = self._work()
         with GenerationProgress(self._total, self._ranks) as progress:
-            for _, result in self._results(chunks, progress):
+            for _, result in self._results(work, chunks, progress):
                 sys.stdout.buffer.write(result.text.encode())
                 sys.stdout.buffer.flush()
 
@@ -83,6 +84,7 @@ class _Run:
         settings = self._plan.settings
         done_before = ranks.from_first(lambda: output.start(self._plan.fingerprint(), settings.resume))
         paths: list[Path] = []
+        work = self._work()
         with GenerationProgress(self._total, ranks) as progress:
 
             def missing() -> Iterator[Chunk]:
@@ -99,7 +101,7 @@ class _Run:
                     if is_mine:
                         self._counts.add(output.read_counts(chunk))
 
-            for chunk, result in self._results(missing(), progress):
+            for chunk, result in self._results(work, missing(), progress):
                 output.write(chunk, result.text, result.counts)
         if ranks.is_first:
             output.finish(head(settings.chosen_format), paths)
@@ -124,8 +126,14 @@ class _Run:
             share = counts.num_in_script / counts.num_lines_with_text
             say(f"{share:.1%} of the outputs are in the script of {language} ({', '.join(scripts)})")
 
+    def _work(self) -> Callable[[Chunk], Result]:
+        settings = self._plan.settings
+        if settings.processes > 1:
+            return partial(work_apart, settings)
+        return ChunkWorker(self._plan, self._ranks.count_on_node)
+
     def _results(
-        self, chunks: Iterator[Chunk], progress: GenerationProgress
+        self, work: Callable[[Chunk], Result], chunks: Iterator[Chunk], progress: GenerationProgress
     ) -> Iterator[tuple[Chunk, Result]]:
         started = time.monotonic()
         pending: deque[Chunk] = deque()
@@ -135,11 +143,7 @@ class _Run:
                 pending.append(chunk)
                 yield chunk
 
-        settings = self._plan.settings
-        with Workers(settings.processes) as workers:
-            work: Callable[[Chunk], Result] = partial(work_apart, settings)
-            if settings.processes == 1:
-                work = ChunkWorker(self._plan, self._ranks.count_on_node)
+        with Workers(self._plan.settings.processes) as workers:
             for result in workers.map(work, noted()):
                 chunk = pending.popleft()
                 self._counts.add(result.counts)

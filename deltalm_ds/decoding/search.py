@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from deltalm_ds.decoding.caches import Moves
-from deltalm_ds.decoding.candidates import Candidates, Chooser
+from deltalm_ds.decoding.candidates import Candidates, Chooser, Hypotheses
 from deltalm_ds.decoding.constraints import ForcedTokens, forbidden_tokens
 from deltalm_ds.decoding.hypotheses import History, Hypothesis
 from deltalm_ds.decoding.incremental import IncrementalDecoder
@@ -65,14 +65,14 @@ class Generator:
         for step in range(max(limits) + 1):
             hidden = self._decoder.step(live.tokens, state)
             forced = forced_tokens.at(step, live.names)
-            candidates = self._chooser(
-                hidden,
+            hypotheses = Hypotheses(
+                hidden.unflatten(0, live.tokens.shape),
                 live.totals,
+                live.numbers,
                 live.before,
                 None if forced is None else torch.tensor(forced, device=self._device),
-                live.numbers,
-                step,
             )
+            candidates = self._chooser(hypotheses, step)
             ending = Candidates(*(part[:, : self._settings.beam] for part in candidates))
             ends = live.finish(ending, self._settings.beam)
             history.add_ends(live.sentences, ends, ending.parents, ending.totals, ending.scores)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -55,7 +56,7 @@ class TextGenerator:
     """Writes text for text. Batches and the order of lines change no result.
 
     Args:
-        model: a DeltaLM; its weights are taken as they are now.
+        model: a DeltaLM; its weights are taken as they are at the first `generate`.
         encoder: makes its sources and targets.
         search: how outputs are searched for.
         batch_tokens: most tokens of the sources that are decoded together, padding counted.
@@ -80,7 +81,7 @@ class TextGenerator:
         self._batch_tokens = batch_tokens
         if allowed is None:
             allowed = ordinary_tokens(self._vocabulary, model.config.vocabulary_rows)
-        self._generator = Generator(model, search, allowed=torch.from_numpy(allowed))
+        self._allowed = torch.from_numpy(allowed)
         self._first_tokens = list(first_tokens)
         self._is_split = is_split
 
@@ -152,6 +153,10 @@ class TextGenerator:
                 counts.mark("cut", first_line + line + 1)
         counts.num_sentences = len(sentences)
         return sentences
+
+    @cached_property
+    def _generator(self) -> Generator:
+        return Generator(self._model, self._search, allowed=self._allowed)  # scoring does without
 
     def _searched(self, sentences: Sequence[_Sentence]) -> list[list[Hypothesis]]:
         found: list[list[Hypothesis]] = [[] for _ in sentences]

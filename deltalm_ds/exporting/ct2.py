@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import ctranslate2
 import torch
@@ -13,17 +12,15 @@ import torch
 from deltalm_ds.decoding.forced import score_targets
 from deltalm_ds.decoding.search import Generator
 from deltalm_ds.decoding.settings import SearchSettings
+from deltalm_ds.downstream.encoding import TextEncoder
+from deltalm_ds.errors import UserError
 from deltalm_ds.exporting.ct2_spec import build_spec
-from deltalm_ds.exporting.model import ExportModel
+from deltalm_ds.exporting.model import ExportModel, Quantization
 from deltalm_ds.exporting.targets import new_folder
 from deltalm_ds.exporting.token_names import token_names
 from deltalm_ds.files import write_bytes_atomically
 from deltalm_ds.text.vocabulary import Vocabulary
 from deltalm_ds.weights.description import TOKENIZER_FILE
-
-Quantization = Literal[
-    "float32", "int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16", "float16", "bfloat16"
-]
 
 _MOST_TARGET_TOKENS = 100
 _BATCH = 32
@@ -91,7 +88,9 @@ def measure(model: ExportModel, folder: Path, sources: Sequence[Sequence[int]]) 
                 error, *(abs(one - other) for one, other in zip(scored.log_probs, scores, strict=True))
             )
             num_tokens += len(scores)
-        found = translator.translate_batch(named, beam_size=1, max_decoding_length=limit)
+        found = translator.translate_batch(
+            named, beam_size=1, max_decoding_length=limit, suppress_sequences=[[names[Vocabulary.PAD]]]
+        )
         num_identical += sum(result.hypotheses[0] == text for result, text in zip(found, texts, strict=True))
     return Difference(error, num_tokens, num_identical, len(sources))
 
@@ -111,3 +110,26 @@ def made_sources(model: ExportModel, num_sources: int = 64, seed: int = 1) -> li
         tag = [tags[number % len(tags)]] if tags else []
         sources.append([Vocabulary.BOS, *tag, *pieces, Vocabulary.EOS])
     return sources
+
+
+def text_sources(model: ExportModel, path: Path, language: str | None) -> list[list[int]]:
+    """The lines of a text file as sources, to be written in `language`, by default the model's first.
+
+    UserError for a file that cannot be read or has no text, and for a language that the model does not write.
+    """
+    description = model.described()
+    tags = {} if description.task is None else description.task.tags
+    if language is None and tags:
+        language = next(iter(tags))
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--compare-on {path}: cannot be read as text ({error})") from error
+    if not lines:
+        raise UserError(f"--compare-on {path}: has no text")
+    longest = model.config.max_positions
+    encoder = TextEncoder(
+        description.open_tokenizer(), tags, max_source_length=longest, max_target_length=longest
+    )
+    sources, _ = encoder.sources(lines, [language or ""] * len(lines))
+    return [source.tolist() for source in sources]

@@ -2,20 +2,19 @@
 
 CTranslate2 knows decoder layers of self-attention, cross-attention and feed-forward. An interleaved block
 becomes two of them: A with the self-attention and the first feed-forward layer, B with the cross-attention
-and the second. A has no cross-attention, and B's self-attention has zero weights.
+and the second. B's self-attention and A's cross-attention have zero weights. A could do without, but for the
+runtime: it takes the first layer for all of them, and stops at a layer without keys of the source as soon as
+one sentence of a batch is done before the others (4.8.5).
 
-A post-LN B still applies that self-attention's LayerNorm, so the first feed-forward layer's LayerNorm stands
-there, and A's own feed-forward LayerNorm only normalises (gamma 1, beta 0). To normalise twice is not quite
-to normalise once: the results differ by epsilon over the variance of what is normalised. The runtime looks
-for a cross-attention in the first layer alone, so the first A has one of zero weights, with the
-self-attention's LayerNorm behind it.
+A post-LN layer still applies the LayerNorm of an attention that adds nothing. So the LayerNorm of the real
+sub-layer before it stands there, and that sub-layer's own only normalises (gamma 1, beta 0). To normalise
+twice is not quite to normalise once: the results differ by epsilon over the variance of what is normalised.
 """
 
 from __future__ import annotations
 
 import numpy as np
-from ctranslate2.specs import TransformerSpec, common_spec, transformer_spec
-from torch import Tensor
+from ctranslate2.specs import LayerSpec, TransformerSpec, attention_spec, common_spec, transformer_spec
 
 from deltalm_ds.exporting.model import ExportModel
 from deltalm_ds.model.config import POSITION_OFFSET, DeltaLMConfig
@@ -49,7 +48,7 @@ def build_spec(model: ExportModel) -> TransformerSpec:
     for number in range(config.num_decoder_layers):
         block = f"decoder.blocks.{number}."
         if is_interleaved:
-            weights.block(*spec.decoder.layer[2 * number : 2 * number + 2], block, is_first=number == 0)
+            weights.block(*spec.decoder.layer[2 * number : 2 * number + 2], block)
         else:
             weights.standard_layer(spec.decoder.layer[number], block)
     spec.config.layer_norm_epsilon = config.layer_norm_epsilon
@@ -64,24 +63,20 @@ class _Weights:
         self._config: DeltaLMConfig = model.config
 
     def array(self, name: str) -> np.ndarray:
-        """One parameter, fp32."""
-        return _array(self._tensors[name])
+        """One parameter, fp32, in memory of its own: quantizing changes arrays in place."""
+        return self._tensors[name].float().numpy().copy()
 
     def norm(self, spec: common_spec.LayerNormSpec, prefix: str) -> None:
         """LayerNorm."""
         spec.gamma, spec.beta = self.array(f"{prefix}weight"), self.array(f"{prefix}bias")
 
-    def self_attention(
-        self, spec: transformer_spec.attention_spec.MultiHeadAttentionSpec, prefix: str
-    ) -> None:
+    def self_attention(self, spec: attention_spec.MultiHeadAttentionSpec, prefix: str) -> None:
         """Query, key and value in one product, as the runtime wants them."""
         self._linear(spec.linear[0], prefix, "query", "key", "value")
         self._linear(spec.linear[1], prefix, "output")
         self.norm(spec.layer_norm, f"{prefix}norm_")
 
-    def cross_attention(
-        self, spec: transformer_spec.attention_spec.MultiHeadAttentionSpec, prefix: str
-    ) -> None:
+    def cross_attention(self, spec: attention_spec.MultiHeadAttentionSpec, prefix: str) -> None:
         """Key and value in one product."""
         self._linear(spec.linear[0], prefix, "query")
         self._linear(spec.linear[1], prefix, "key", "value")
@@ -105,31 +100,19 @@ class _Weights:
         first: transformer_spec.TransformerDecoderLayerSpec,
         second: transformer_spec.TransformerDecoderLayerSpec,
         prefix: str,
-        *,
-        is_first: bool,
     ) -> None:
         """An interleaved block as the layers A and B."""
         self.self_attention(first.self_attention, f"{prefix}self_attention.")
+        self._no_attention(first.attention)
         self.feed_forward(first.ffn, f"{prefix}first_feed_forward.")
         self._no_attention(second.self_attention)
         self.cross_attention(second.attention, f"{prefix}cross_attention.")
         self.feed_forward(second.ffn, f"{prefix}second_feed_forward.")
-        if is_first:
-            self._no_attention(first.attention)
-        else:
-            del first.attention
         if not self._config.pre_layer_norm:
-            second.self_attention.layer_norm, first.ffn.layer_norm = (
-                first.ffn.layer_norm,
-                second.self_attention.layer_norm,
-            )
-            if is_first:
-                first.attention.layer_norm, first.self_attention.layer_norm = (
-                    first.self_attention.layer_norm,
-                    first.attention.layer_norm,
-                )
+            _exchange_norms(first.self_attention, first.attention)
+            _exchange_norms(first.ffn, second.self_attention)
 
-    def _no_attention(self, spec: transformer_spec.attention_spec.MultiHeadAttentionSpec) -> None:
+    def _no_attention(self, spec: attention_spec.MultiHeadAttentionSpec) -> None:
         """An attention that adds nothing, with a LayerNorm that only normalises."""
         width = self._config.width
         rows = [3 * width, width] if len(spec.linear) == 2 else [width, 2 * width, width]
@@ -143,5 +126,5 @@ class _Weights:
         spec.bias = np.concatenate([self.array(f"{prefix}{name}_bias") for name in operations])
 
 
-def _array(tensor: Tensor) -> np.ndarray:
-    return tensor.float().numpy()
+def _exchange_norms(one: LayerSpec, other: LayerSpec) -> None:
+    one.layer_norm, other.layer_norm = other.layer_norm, one.layer_norm

@@ -24,6 +24,11 @@ from deltalm_ds.weights.source import fixed_fields
 
 DtypeName = Literal["fp32", "bf16", "fp16"]
 
+Quantization = Literal[
+    "float32", "int8", "int8_float32", "int8_float16", "int8_bfloat16", "int16", "float16", "bfloat16"
+]
+"""Types of weights that CTranslate2 knows."""
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 """What `--dtype` names."""
 

@@ -11,6 +11,7 @@ from slow_search import END, PAD, ROWS, next_log_probabilities, peaked_model, ra
 from deltalm_ds.decoding.forced import score_targets
 from deltalm_ds.decoding.search import Generator, Hypothesis
 from deltalm_ds.decoding.settings import SearchSettings
+from deltalm_ds.ops.native import kernels
 
 LENGTHS = [5, 1, 9, 3]
 
@@ -54,6 +55,14 @@ def test_every_form_of_the_model(pre_layer_norm, embedding_layer_norm):
     model = peaked_model(pre_layer_norm=pre_layer_norm, embedding_layer_norm=embedding_layer_norm)
     settings = SearchSettings(num_best=5, max_length_b=12, min_length=4)
     sources = random_sources(2, LENGTHS)
+    for source, found in zip(sources, Generator(model, settings).generate(sources), strict=True):
+        assert_same(found, slow_search(model, source, settings))
+
+
+def test_without_the_c_kernels(monkeypatch):
+    monkeypatch.setattr(kernels, "support", lambda *tensors: False)
+    model, settings = peaked_model(), SearchSettings(num_best=5, min_length=20, max_length_b=24)
+    sources = random_sources(1, LENGTHS)
     for source, found in zip(sources, Generator(model, settings).generate(sources), strict=True):
         assert_same(found, slow_search(model, source, settings))
 

@@ -11,13 +11,14 @@ import torch
 from export_samples import described, sample_model
 from torch import Tensor
 
+from deltalm_ds.errors import UserError
 from deltalm_ds.exporting.model import ExportModel
 from deltalm_ds.exporting.token_names import token_names
 from deltalm_ds.weights import TaskDescription
 
 ctranslate2 = pytest.importorskip("ctranslate2")
 
-from deltalm_ds.exporting.ct2 import made_sources, measure, write_ctranslate2  # noqa: E402
+from deltalm_ds.exporting.ct2 import made_sources, measure, text_sources, write_ctranslate2  # noqa: E402
 
 TAGS = {"fr": 58, "zh-Hant": 59}
 TASK = TaskDescription(
@@ -63,6 +64,25 @@ def test_the_same_log_probabilities(changes: dict[str, Any], tolerance: float, t
     assert 0 < found.log_probability <= tolerance
 
 
+@pytest.mark.parametrize("beam", [1, 4])
+def test_sentences_that_are_done_before_others(beam: int, tmp_path: Path) -> None:
+    model = like_trained()
+    table = model.weights["embedding.weight"].clone()
+    table[2] *= 4  # so that `</s>` is often very likely or very unlikely
+    model = described(
+        dataclasses.replace(model, weights={**model.weights, "embedding.weight": table}), tmp_path
+    )
+    write_ctranslate2(model, tmp_path / "ct2", "float32")
+    translator = ctranslate2.Translator(str(tmp_path / "ct2"))
+    names = token_names(model.described(), 60)
+    sources = [[names[token] for token in source] for source in made_sources(model)]
+    options = {"beam_size": beam, "max_decoding_length": 12}
+    together = [found.hypotheses[0] for found in translator.translate_batch(sources, **options)]
+    alone = [translator.translate_batch([source], **options)[0].hypotheses[0] for source in sources]
+    assert len({len(tokens) for tokens in together}) > 1
+    assert together == alone
+
+
 def test_int8(tmp_path: Path) -> None:
     model = described(like_trained(), tmp_path, TASK)
     write_ctranslate2(model, tmp_path / "ct2", "int8")
@@ -105,3 +125,19 @@ def test_made_sources(tmp_path: Path) -> None:
     assert all(source[0] == 0 and source[-1] == 2 for source in sources)
     assert {len(source) for source in sources} == set(range(4, 21))
     assert all(4 <= token <= 24 for source in sources for token in source[2:-1])
+
+
+def test_sources_from_text(tmp_path: Path) -> None:
+    model = described(like_trained(), tmp_path, TASK)
+    (tmp_path / "text").write_text("nosa teki\n\nlumo\n")
+    ours = model.described().open_tokenizer()
+    expected = [[0, 58, *ours.encode("nosa teki"), 2], [0, 58, *ours.encode("lumo"), 2]]
+    assert text_sources(model, tmp_path / "text", None) == expected
+    assert text_sources(model, tmp_path / "text", "zh-Hant")[1][1] == 59
+    with pytest.raises(UserError, match="does not write 'de'"):
+        text_sources(model, tmp_path / "text", "de")
+    (tmp_path / "text").write_text("\n")
+    with pytest.raises(UserError, match="has no text"):
+        text_sources(model, tmp_path / "text", None)
+    with pytest.raises(UserError, match="cannot be read as text"):
+        text_sources(model, tmp_path / "nowhere", None)

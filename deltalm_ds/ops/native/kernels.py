@@ -143,7 +143,7 @@ def softmax_gradient(
 
 
 def largest(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The `count` largest of each row of x [rows, n] fp32 and their places, [rows, count]; 1 <= count <= n."""
+    """The `count` largest, 1 to n, of each row of x [rows, n] fp32 and their places, [rows, count]."""
     values = x.new_empty(len(x), count)
     places = x.new_empty(len(x), count, dtype=torch.int64)
     _call("largest", values, places, x.contiguous(), *x.shape, count)

@@ -4,8 +4,8 @@
 
 #define PIECE 64 /* numbers looked at together: few pieces hold one of the largest */
 
-/* values and places [rows, k], largest first and the first of equals first, of x [rows, n] in fp32. Where a row
- * has fewer than k numbers above -inf, -inf at place 0 fills up.
+/* values and places [rows, k], largest first and the first of equals first, of x [rows, n] in fp32. Where a
+ * row has fewer than k numbers above -inf, -inf at place 0 fills up.
  */
 void deltalm_largest(float *values, int64_t *places, const float *x, int64_t rows, int64_t n, int64_t k,
                      int64_t threads) {
