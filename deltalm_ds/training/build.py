@@ -23,7 +23,7 @@ from deltalm_ds.model import DeltaLM, MaskedEncoder
 from deltalm_ds.model.config import PRESETS
 from deltalm_ds.ops.cuda import choice
 from deltalm_ds.text.tokenizer import Tokenizer
-from deltalm_ds.training.checkpoint_folder import CONFIG, RunState, differences, step_folders
+from deltalm_ds.training.checkpoint_folder import CHECKPOINTS, CONFIG, RunState, differences, step_folders
 from deltalm_ds.training.checkpoints import CheckpointStore, find_resumable
 from deltalm_ds.training.deepspeed_config import DeepSpeedConfig, RequestedBatch, read_deepspeed_config
 from deltalm_ds.training.distributed import Process, from_first, join_processes, on_first
@@ -38,7 +38,6 @@ from deltalm_ds.training.settings import PretrainSettings
 from deltalm_ds.training.trainer import Trainer
 from deltalm_ds.training.validation import Validator
 
-CHECKPOINTS = "checkpoints"
 SETTINGS = "settings.json"
 
 # Settings that change no number of a run, or that resuming compares elsewhere.
