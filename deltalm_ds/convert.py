@@ -22,6 +22,7 @@ from deltalm_ds.exporting.model import (
 )
 from deltalm_ds.exporting.published import write_fairseq, write_released
 from deltalm_ds.exporting.targets import check_space, check_target, new_folder
+from deltalm_ds.training.checkpoint_folder import CHECKPOINTS, RUN
 from deltalm_ds.weights import save_own
 
 Layout = Literal["native", "released", "fairseq", "huggingface", "ctranslate2"]
@@ -51,7 +52,7 @@ class ConvertSettings:
     compare_on: Path | None = None
     """Text, a line each, on which the ctranslate2 model is compared with ours; random pieces without this."""
     language: str | None = None
-    """The language that --compare-on is to be written in, where the model has tags; its first without this."""
+    """The language to write in that comparison, where the model has tags; its first without this."""
 
     def __post_init__(self) -> None:
         if self.heads is not None and self.heads < 1:
@@ -82,7 +83,13 @@ def main() -> None:
 
 def read_any(path: Path, heads: int | None) -> ExportModel:
     """The model at `path`: of a layout that `read_model` knows, or a checkpoint of a run."""
-    return read_model(path, heads)
+    if not (path / CHECKPOINTS).is_dir() and not (path / RUN).is_file():
+        return read_model(path, heads)
+    from deltalm_ds.training.export_checkpoint import (
+        read_checkpoint,
+    )  # imports DeepSpeed, which takes seconds
+
+    return read_checkpoint(path)
 
 
 def write(model: ExportModel, settings: ConvertSettings) -> None:

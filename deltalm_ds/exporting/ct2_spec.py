@@ -48,7 +48,7 @@ def build_spec(model: ExportModel) -> TransformerSpec:
     for number in range(config.num_decoder_layers):
         block = f"decoder.blocks.{number}."
         if is_interleaved:
-            weights.block(*spec.decoder.layer[2 * number : 2 * number + 2], block)
+            weights.block(spec.decoder.layer[2 * number], spec.decoder.layer[2 * number + 1], block)
         else:
             weights.standard_layer(spec.decoder.layer[number], block)
     spec.config.layer_norm_epsilon = config.layer_norm_epsilon

@@ -120,12 +120,14 @@ class Tokenizer:
         return Segment((" " if begins_word else "") + self._pieces.decode(pieces), False)
 
 
-def train_tokenizer(lines: Iterable[str], num_pieces: int, character_coverage: float) -> bytes:
+def train_tokenizer(
+    lines: Iterable[str], num_pieces: int, character_coverage: float, *, or_fewer: bool = False
+) -> bytes:
     """The file of a unigram model of `num_pieces` pieces (<unk>, <s>, </s> among them) trained on `lines`.
 
     The same lines give the same bytes on any machine of the same SentencePiece version. Characters beyond
     `character_coverage` of the text become <unk>. UserError where the text has too few or too many distinct
-    pieces for the size, saying which sizes would do.
+    pieces for the size, saying which sizes would do; with `or_fewer` too few are taken as they are.
     """
     model = io.BytesIO()
     try:
@@ -134,6 +136,7 @@ def train_tokenizer(lines: Iterable[str], num_pieces: int, character_coverage: f
             model_writer=model,
             model_type="unigram",
             vocab_size=num_pieces,
+            hard_vocab_limit=not or_fewer,
             character_coverage=character_coverage,
             unk_id=0,
             bos_id=1,

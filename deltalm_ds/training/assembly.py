@@ -19,7 +19,7 @@ from deltalm_ds.errors import UserError
 from deltalm_ds.files import write_text_atomically
 from deltalm_ds.model import DeltaLM, MaskedEncoder
 from deltalm_ds.ops.cuda import choice
-from deltalm_ds.training.checkpoint_folder import CONFIG, RunState, differences, step_folders
+from deltalm_ds.training.checkpoint_folder import CHECKPOINTS, CONFIG, RunState, differences, step_folders
 from deltalm_ds.training.checkpoints import CheckpointStore, find_resumable
 from deltalm_ds.training.deepspeed_config import DeepSpeedConfig
 from deltalm_ds.training.distributed import Process, from_first, on_first
@@ -31,7 +31,6 @@ from deltalm_ds.training.run_settings import RunSettings
 from deltalm_ds.training.selection import BestModels
 from deltalm_ds.training.trainer import Trainer, Validates
 
-CHECKPOINTS = "checkpoints"
 SETTINGS = "settings.json"
 
 # Settings that change no number of a run, or that resuming compares elsewhere.

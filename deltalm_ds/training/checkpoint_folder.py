@@ -14,6 +14,11 @@ from typing import Any
 from deltalm_ds.errors import UserError
 from deltalm_ds.files import sha256_of, write_text_atomically
 
+CHECKPOINTS = "checkpoints"
+"""Folder of a run's output with its checkpoints."""
+MODEL = "model"
+"""Folder of a run's output with the model that it trained."""
+
 LATEST = "latest"
 MANIFEST = "manifest.json"
 RUN = "run.json"

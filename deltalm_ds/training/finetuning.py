@@ -173,8 +173,9 @@ def _validation_examples(settings: FinetuneSettings, task: Task) -> list[Downstr
 
 def _trained_tokenizer(settings: FinetuneSettings, examples: Iterator[DownstreamExample]) -> bytes:
     lines = (line for example in examples for line in (example.source, *example.targets))
-    say(f"training a tokenizer of {settings.vocabulary_size:,} pieces on the training data")
-    return train_tokenizer(itertools.islice(lines, _TOKENIZER_LINES), settings.vocabulary_size, 1.0)
+    say(f"training a tokenizer of at most {settings.vocabulary_size:,} pieces on the training data")
+    sample = itertools.islice(lines, _TOKENIZER_LINES)
+    return train_tokenizer(sample, settings.vocabulary_size, 1.0, or_fewer=True)
 
 
 def _read_deepspeed_config(settings: FinetuneSettings, process: Process) -> DeepSpeedConfig:

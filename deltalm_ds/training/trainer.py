@@ -17,7 +17,7 @@ from deltalm_ds.data.batches import StepBatches
 from deltalm_ds.data.loader import StepLoader, to_tensors
 from deltalm_ds.data.samples import GroupName
 from deltalm_ds.model import DeltaLMConfig, DropoutState
-from deltalm_ds.training.checkpoint_folder import RunState
+from deltalm_ds.training.checkpoint_folder import MODEL, RunState
 from deltalm_ds.training.checkpoints import CheckpointStore
 from deltalm_ds.training.distributed import Process, on_first, sum_over_ranks
 from deltalm_ds.training.engine import Engine, StepOutcome
@@ -28,9 +28,6 @@ from deltalm_ds.training.schedule import learning_rate_at
 from deltalm_ds.training.selection import BestModels
 from deltalm_ds.training.totals import Totals
 from deltalm_ds.training.validation import ValidationReport
-
-MODEL = "model"
-"""Folder in a run's output with the model that it trained."""
 
 
 class Validates(Protocol):

@@ -53,7 +53,7 @@ class FinetuneSettings(RunSettings):
     """SentencePiece file, where --from names weights without one. Default for a new model: one is trained on
     the training data."""
     vocabulary_size: int = 8_000
-    """Pieces of a tokenizer that is trained."""
+    """Pieces of a tokenizer that is trained; fewer where the data have not so many."""
     new_pieces: Path | None = None
     """File with pieces to add to the vocabulary, one a line."""
     tag_start: TagStart = "mean"

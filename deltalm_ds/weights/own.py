@@ -31,7 +31,9 @@ WEIGHTS_FILE = "model.safetensors"
 class Model(Protocol):
     """What saving needs of a DeltaLM."""
 
-    config: DeltaLMConfig
+    @property
+    def config(self) -> DeltaLMConfig:
+        """Its sizes."""
 
     def state_dict(self) -> dict[str, Any]:
         """Parameters by name."""

@@ -161,6 +161,7 @@ class Stack(nn.Module):
         self.layernorm_embedding = _norm(config) if config.normalize_embedding else nn.Identity()
         self.layer_norm = _norm(config) if config.normalize_before else nn.Identity()
         self.gradient_checkpointing = False
+        self._gradient_checkpointing_func: Any = None  # set together, by transformers
 
     def embed(self, vectors: Tensor, positions: Tensor) -> Tensor:
         """Token vectors [batch, length, d_model] at position rows [batch, length]."""
@@ -339,6 +340,8 @@ class DeltaLMForConditionalGeneration(DeltaLMPreTrainedModel, GenerationMixin):
         memory_mask = encoder_outputs.mask if attention_mask is None else attention_mask.bool()
         if labels is not None and decoder_input_ids is None:
             decoder_input_ids = self.prepare_decoder_input_ids_from_labels(labels)
+        if decoder_input_ids is None:
+            raise ValueError("give decoder_input_ids, or labels to make them of")
         use_cache = self.config.use_cache if use_cache is None else use_cache
         if labels is not None or (self.training and torch.is_grad_enabled()):
             use_cache = False

@@ -51,7 +51,7 @@ class DeltaLMTokenizer(PreTrainedTokenizer):
         self._ids = {name: number for number, name in enumerate(self._names)}
         for name, token in (("bos", "<s>"), ("pad", "<pad>"), ("eos", "</s>"), ("unk", "<unk>")):
             kwargs.setdefault(f"{name}_token", token)
-        self._tgt_lang = None
+        self._tgt_lang: str | None = None
         super().__init__(
             num_ids=num_ids,
             num_sentinels=num_sentinels,
