@@ -11,7 +11,8 @@ from deltalm_ds.model import DeltaLM, PackedTokens
 from deltalm_ds.text.vocabulary import Vocabulary
 
 
-@torch.inference_mode()
+# inference_mode would leave scratch tensors behind that training, which shares them, cannot write.
+@torch.no_grad()
 def score_targets(
     model: DeltaLM, sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]]
 ) -> list[list[float]]:

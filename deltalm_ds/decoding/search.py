@@ -33,7 +33,8 @@ class Generator:
         forbidden = forbidden_tokens(allowed, model.config.vocabulary_rows)
         self._chooser = Chooser(self._decoder, settings, forbidden.to(self._device))
 
-    @torch.inference_mode()
+    # inference_mode would leave scratch tensors behind that training, which shares them, cannot write.
+    @torch.no_grad()
     def generate(
         self,
         sources: Sequence[Sequence[int]],

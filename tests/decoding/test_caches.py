@@ -14,7 +14,7 @@ STEPS = 40
 
 
 @pytest.mark.parametrize("num_hypotheses", [1, 3])
-@torch.inference_mode()
+@torch.no_grad()
 def test_hidden_states_while_hypotheses_are_exchanged_and_sentences_leave(num_hypotheses):
     """Twice as many steps as the first slots hold, so that slots are dropped too."""
     model = peaked_model(pre_layer_norm=True)
