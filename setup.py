@@ -33,12 +33,13 @@ REQUIREMENTS = [
     "matplotlib>=3.8,<4",
     "sacrebleu>=2.4,<3",
     "rouge-score>=0.1.2,<0.2",
+    "nltk>=3.8,<4",
     "protobuf>=4.25",
     "defusedxml>=0.7.1,<0.8",
 ]
 SERVE = [
     "ctranslate2>=4.5,<5",
-    "transformers>=4.51,<6",
+    "transformers>=4.54,<6",
 ]
 TEST = [
     *SERVE,
@@ -105,6 +106,7 @@ setup(
     packages=find_packages(include=["deltalm_ds", "deltalm_ds.*"]),
     package_data={
         "deltalm_ds": ["recipes/*.yaml"],
+        "deltalm_ds.exporting": ["hugging_face_files/*.py"],
         "deltalm_ds.data.native": ["*.c", "*.h"],
         "deltalm_ds.demo": ["phrases/*.json", "paragraphs/*.txt"],
         "deltalm_ds.ops.cuda": ["measured.json"],

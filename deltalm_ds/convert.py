@@ -85,9 +85,8 @@ def read_any(path: Path, heads: int | None) -> ExportModel:
     """The model at `path`: of a layout that `read_model` knows, or a checkpoint of a run."""
     if not (path / CHECKPOINTS).is_dir() and not (path / RUN).is_file():
         return read_model(path, heads)
-    from deltalm_ds.training.export_checkpoint import (
-        read_checkpoint,
-    )  # imports DeepSpeed, which takes seconds
+    # It imports DeepSpeed, which takes seconds.
+    from deltalm_ds.training.export_checkpoint import read_checkpoint
 
     return read_checkpoint(path)
 

@@ -107,9 +107,9 @@ def test_no_module_shadows_another_package() -> None:
 @pytest.mark.parametrize(
     ("folder", "lists"),
     [
-        ("deltalm_ds", ("REQUIREMENTS",)),
-        ("tests", ("REQUIREMENTS", "TEST")),
-        ("benchmarks", ("REQUIREMENTS", "TEST")),
+        ("deltalm_ds", ("REQUIREMENTS", "SERVE")),
+        ("tests", ("REQUIREMENTS", "SERVE", "TEST")),
+        ("benchmarks", ("REQUIREMENTS", "SERVE", "TEST")),
         ("docs", ("REQUIREMENTS",)),
     ],
 )

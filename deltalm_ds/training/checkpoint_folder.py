@@ -18,6 +18,8 @@ CHECKPOINTS = "checkpoints"
 """Folder of a run's output with its checkpoints."""
 MODEL = "model"
 """Folder of a run's output with the model that it trained."""
+START = "start"
+"""Folder of a fine-tuning run's output with the model that it began with."""
 
 LATEST = "latest"
 MANIFEST = "manifest.json"

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import fnmatch
 import io
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,13 @@ from deltalm_ds.training.checkpoint_folder import (
     CHECKPOINTS,
     CONFIG,
     MODEL,
+    START,
     RunState,
     fault_of,
     newest_whole,
     read_run_state,
 )
-from deltalm_ds.weights import Description, read_description
+from deltalm_ds.weights import Description, load_pretrained, read_description
 from deltalm_ds.weights.names import parameter_shapes
 
 _PLAIN_FILE = "mp_rank_00_model_states.pt"
@@ -65,9 +67,10 @@ def read_checkpoint(path: Path) -> ExportModel:
         raise UserError(
             f"{folder} is of an encoder by itself: finish its run, which leaves a folder of XLM-R"
         )
+    frozen = _frozen(folder, state)
     try:
         with restricted_loading():
-            weights = _weights(folder, state)
+            weights = _weights(folder, state, frozen.keys()) | frozen
     except pickle.UnpicklingError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{folder} is refused, for loading it could run code: {reason}") from error
@@ -81,10 +84,23 @@ def read_checkpoint(path: Path) -> ExportModel:
     return ExportModel(origin=origin, config=config, weights=weights, description=_description(folder, state))
 
 
-def _weights(folder: Path, state: RunState) -> dict[str, Tensor]:
-    """The masters by name; torch.load must be restricted by the caller."""
+def _frozen(folder: Path, state: RunState) -> dict[str, Tensor]:
+    """What a fine-tuning run left as it was, from the model that it began with: no optimizer has it."""
+    patterns = state.settings.get("freeze") or []
+    if not patterns:
+        return {}
+    weights = load_pretrained(folder.parent.parent / START).state_dict
+    return {
+        name: tensor
+        for name, tensor in weights.items()
+        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+    }
+
+
+def _weights(folder: Path, state: RunState, frozen: Collection[str]) -> dict[str, Tensor]:
+    """The masters of what was trained, by name; torch.load must be restricted by the caller."""
     if state.zero_stage == 0:
-        return _plain_weights(folder, state)
+        return _plain_weights(folder, state, frozen)
     if state.zero_stage < 3:
         return _joined_weights(folder)
     silence = io.StringIO()
@@ -121,10 +137,10 @@ def _load(path: Path) -> Any:
     return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
 
 
-def _plain_weights(folder: Path, state: RunState) -> dict[str, Tensor]:
+def _plain_weights(folder: Path, state: RunState, frozen: Collection[str]) -> dict[str, Tensor]:
     """The masters of ZeRO 0, where every process has all of them, and one wrote them."""
     content = _load(folder / _PLAIN_FILE)
-    rounded: Mapping[str, Tensor] = content["module"]
+    rounded = {name: tensor for name, tensor in content["module"].items() if name not in frozen}
     if state.dtype == "fp32":
         return {name: tensor.clone() for name, tensor in rounded.items()}
     # The optimizer's groups: matrices, then vectors (optimizer.py).
@@ -140,13 +156,14 @@ def _plain_weights(folder: Path, state: RunState) -> dict[str, Tensor]:
 
 
 def _description(folder: Path, state: RunState) -> Description | None:
-    """Tokenizer, languages and task, from the run's own model folder or else from the data it was trained on.
+    """Tokenizer, languages and task, from the run's own model folders or else from the data of it.
 
     None where neither is there, or where the data's tokenizer is another by now.
     """
-    model = folder.parent.parent / MODEL
-    if (model / CONFIG).is_file():
-        return dataclasses.replace(read_description(model), training=_training(state))
+    for name in (MODEL, START):
+        if (folder.parent.parent / name / CONFIG).is_file():
+            described = read_description(folder.parent.parent / name)
+            return dataclasses.replace(described, training=_training(state))
     data = state.settings.get("data")
     if data is None or not (Path(data) / MANIFEST_NAME).is_file():
         return None

@@ -35,6 +35,7 @@ from deltalm_ds.downstream.tuning_data import (
 )
 from deltalm_ds.text.tokenizer import Tokenizer, train_tokenizer
 from deltalm_ds.training.assembly import Parts, assembled, new_output_folder, open_corpus
+from deltalm_ds.training.checkpoint_folder import START
 from deltalm_ds.training.deepspeed_batch import RequestedBatch
 from deltalm_ds.training.deepspeed_config import DeepSpeedConfig, read_deepspeed_config
 from deltalm_ds.training.distributed import Process, join_processes, on_first
@@ -57,8 +58,8 @@ from deltalm_ds.training.tuning_settings import FinetuneSettings
 from deltalm_ds.training.validation import Validator
 from deltalm_ds.weights import Description, TaskDescription
 
-DATA, START, BEST = "data", "start", "best"
-"""Folders in a run's output: its data, the model it began with, the models of its best validations."""
+DATA, BEST = "data", "best"
+"""Folders in a run's output: its data, the models of its best validations."""
 
 _TOKENIZER_LINES = 2_000_000
 

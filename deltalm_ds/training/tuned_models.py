@@ -53,9 +53,7 @@ def find_start(settings: FinetuneSettings) -> StartingPoint:
     if tokenizer is None and path is not None and (path / TOKENIZER_FILE).is_file():
         tokenizer = path / TOKENIZER_FILE
     if tokenizer is None:
-        raise UserError(
-            f"--from {path} has no tokenizer beside it: give its SentencePiece file, --tokenizer"
-        )
+        raise UserError(f"--from {path} has no tokenizer beside it: give its SentencePiece file, --tokenizer")
     return StartingPoint(tokenizer, Tokenizer(tokenizer).vocabulary, {})
 
 

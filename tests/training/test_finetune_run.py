@@ -11,6 +11,7 @@ from distributed import run_distributed
 from made_tasks import write_task
 from safetensors.torch import load_file
 
+from deltalm_ds.training.export_checkpoint import read_checkpoint
 from deltalm_ds.weights import load_pretrained, read_description
 
 STAGES = ("0", "1", "2", "3")
@@ -105,6 +106,7 @@ def test_frozen_parameters_stay_bit_for_bit(whole, data, tmp_path, stage: str, d
         data,
         tmp_path / "run",
         deepspeed_config=deepspeed_json(tmp_path, stage, dtype),
+        metric="loss",  # which falls, so that the last model is the best
         **{"from": whole[0] / "model", "vocabulary-size": None},
     )
     patterns = ["--freeze", "embedding.*", "decoder.blocks.0.*"]
@@ -113,15 +115,20 @@ def test_frozen_parameters_stay_bit_for_bit(whole, data, tmp_path, stage: str, d
         data,
         tmp_path / "run",
         deepspeed_config=deepspeed_json(tmp_path, stage, dtype),
+        metric="loss",
         **{"vocabulary-size": None},
     )
     run([[*given, *patterns, "--resume"]])
+    checkpoint = read_checkpoint(tmp_path / "run")
+    assert checkpoint.description is not None
+    assert checkpoint.description.task is not None
     before, after = (
         load_file(folder / "model.safetensors") for folder in (whole[0] / "model", tmp_path / "run" / "model")
     )
     for name, tensor in before.items():
         is_frozen = name.startswith(("embedding.", "decoder.blocks.0."))
         assert torch.equal(tensor, after[name]) == is_frozen, name
+        assert torch.equal(checkpoint.weights[name], after[name]), name
 
 
 def test_new_directions_pieces_and_averages(whole, data, tmp_path) -> None:
