@@ -97,16 +97,19 @@ def write_translation(folder: Path, generator: random.Random) -> None:
 
 
 def write_question_generation(folder: Path, generator: random.Random) -> None:
-    """questions.train.jsonl of id, lang, context, answer and question, in Chinese."""
+    """questions.train.jsonl of id, lang, context, answer and question, in Chinese.
+
+    Without the full-width question mark, which SentencePiece's normalisation makes a narrow one.
+    """
     rows = []
     for person, town, goods, day in _draws(generator, _PEOPLE, _TOWNS, _GOODS, _DAYS):
         asked = generator.choice(("who", "where", "what"))
         context = f"{day.zh}{person.zh}在{town.zh}买{goods.zh}。"
         answer = {"who": person.zh, "where": town.zh, "what": goods.zh}[asked]
         question = {
-            "who": f"{day.zh}谁在{town.zh}买{goods.zh}？",
-            "where": f"{day.zh}{person.zh}在哪里买{goods.zh}？",
-            "what": f"{day.zh}{person.zh}在{town.zh}买什么？",
+            "who": f"{day.zh}谁在{town.zh}买{goods.zh}呢。",
+            "where": f"{day.zh}{person.zh}在哪里买{goods.zh}呢。",
+            "what": f"{day.zh}{person.zh}在{town.zh}买什么呢。",
         }[asked]
         rows.append({"lang": "zh", "context": context, "answer": answer, "question": question})
     _write_rows(folder, "questions", rows)
