@@ -1,12 +1,12 @@
-"""Whether pre-training helps, and whether the interleaved decoder does: the same tuning from different starts.
+"""Whether pre-training helps, and the interleaved decoder: the same tuning from different starts.
 
     python benchmarks/comparisons.py DATA pretraining --work FOLDER
     python benchmarks/comparisons.py DATA decoder --work FOLDER
 
-pretraining: French headlines from a model that read the text of DATA, and from new weights of the same size.
-decoder: an encoder trained here by mlm and tlm, made into a DeltaLM with an interleaved decoder and with standard
-ones of the same size (cross-attention random, or copied from self-attention), pre-trained alike, tuned for
-translation. Each start is tuned with several seeds; mean and spread are told. What is done is not done again.
+pretraining: French headlines from a model that read the text of DATA, and from new weights of its size.
+decoder: an encoder trained here by mlm and tlm, made into a DeltaLM with an interleaved decoder and with
+standard ones of its size (cross-attention random, or copied from self-attention), pre-trained alike and
+tuned for translation. Each start is tuned with several seeds; mean and spread are told. What is done stays done.
 """
 
 from __future__ import annotations

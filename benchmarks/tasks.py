@@ -4,8 +4,8 @@
     python benchmarks/tasks.py DATA --work FOLDER --only translation headlines
 
 DATA holds mt/, qg/, sum-fr/, webnlg/ and mono/ (benchmarks/README.md says what). Every run goes on where it
-was stopped, and what is done is not done again. Models are small and trained from nothing: the table tells that
-the whole way works and what it costs, not what DeltaLM can do.
+was stopped, and what is done is not done again. Models are small and trained from nothing: the table tells
+that the whole way works and what it costs, not what DeltaLM can do.
 """
 
 from __future__ import annotations

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 COPIED = ("deltalm_ds", "ds_configs")
-LAUNCHED = "deltalm_ds/pretrain.py"
+LAUNCHED = "deltalm_ds/finetune.py"
 
 _BLOCK = re.compile(r"(<!-- not run: ([^>]+) -->\n)?```bash\n(.*?)```", re.DOTALL)
 _COMMAND = re.compile(r"python -m deltalm_ds\.(\w+)|deltalm_ds/(\w+)\.py")
