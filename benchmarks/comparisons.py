@@ -6,7 +6,9 @@
 pretraining: French headlines from a model that read the text of DATA, and from new weights of its size.
 decoder: an encoder trained here by mlm and tlm, made into a DeltaLM with an interleaved decoder and with
 standard ones of its size (cross-attention random, or copied from self-attention), pre-trained alike and
-tuned for translation. Each start is tuned with several seeds; mean and spread are told. What is done stays done.
+tuned for translation. Each start is tuned with several seeds; mean and spread are told.
+
+What is done is not done again.
 """
 
 from __future__ import annotations
