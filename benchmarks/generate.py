@@ -225,7 +225,9 @@ def markdown(settings: Settings, config: DeltaLMConfig, found: Mapping[str, Foun
             f"| {name} | {rate:,.0f} | {ratio:.2f} | {side.num_tokens:,} | {same} of {len(ours.outputs)} |\n"
         )
     described = ", ".join(f"{name} {value}" for name, value in machine.items())
-    weights = str(settings.model) if settings.model is not None else f"random weights, {settings.preset}"
+    weights = (
+        f"random weights, {settings.preset}" if settings.model is None else f"model {settings.model.name}"
+    )
     return (
         "# Generating\n\n"
         f"Machine: {described}. {weights} ({config.vocabulary_rows:,} rows), {settings.dtype}; "

@@ -27,7 +27,7 @@ NAMES = (
 # Few tokens a step, for the data are small and two cores slow; the rate suits a model without pre-training.
 SMALL = (
     *("--preset", "mini", "--batch-tokens", 4000, "--micro-batch-tokens", 4000, "--schedule", "linear"),
-    *("--learning-rate", 1.5e-3, "--warmup-steps", 200, "--patience", 0, "--validation-samples", 100),
+    *("--learning-rate", 1.5e-3, "--patience", 0, "--validation-samples", 100),
     *("--validate-every", 300, "--save-every", 300),
 )
 _EVERY = 8
@@ -65,38 +65,39 @@ def task_data(name: str, data: Path, made: Path) -> TaskData:
     folder = made / name
     if name == "translation":
         paths = (data / "mt" / "en-fr", data / "mt" / "en-de")
-        options = ("--source-language", "en", "--vocabulary-size", 8000)
+        options = ("--source-language", "en", "--vocabulary-size", 8000, "--warmup-steps", 300)
         reading = ReadingOptions(source_language="en")
-        return _whole(name, "translation", paths, paths, folder, reading, options, 5, 128, "bleu")
+        return _whole(name, "translation", paths, paths, folder, reading, options, 2, 128, "bleu")
     if name == "headlines":
         paths = (data / "sum-fr",)
-        options = ("--source-language", "fr", "--vocabulary-size", 8000)
+        options = ("--source-language", "fr", "--vocabulary-size", 8000, "--warmup-steps", 100)
         reading = ReadingOptions(source_language="fr")
         return _whole(name, "summarization", paths, paths, folder, reading, options, 4, 128, "rouge")
     if name == "webnlg":
         both = _split_entries(data / "webnlg" / "webnlg2023.ru_dev.xml", folder)
         train, valid = (data / "webnlg" / "webnlg2017.train.tar.gz", both), (both,)
-        options = ("--vocabulary-size", 8000)
+        options = ("--vocabulary-size", 8000, "--warmup-steps", 100)
         return _whole(name, "data-to-text", train, valid, folder, ReadingOptions(), options, 2, 192, "bleu")
     questions = data / "qg"
     if name == "question-generation":
         files = [questions / "cmrc2018.zh.train.jsonl", questions / "xquad.zh.train.jsonl"]
         paths = (_split_rows(files, folder / "rows", _own_language),)
-        options = ("--vocabulary-size", 8000)
+        options = ("--vocabulary-size", 8000, "--warmup-steps", 100)
         reading = ReadingOptions()
         metric = "bleu4-characters"
         return _whole(name, "question-generation", paths, paths, folder, reading, options, 4, 256, metric)
     if name == "cross-lingual-questions":
         files = [questions / f"xquad.{language}.train.jsonl" for language in ("de", "hi", "zh")]
         paths = (_split_rows(files, folder / "rows", _to_english(questions)),)
-        options = ("--vocabulary-size", 8000)
+        options = ("--vocabulary-size", 8000, "--warmup-steps", 100)
         task = "cross-lingual-summarization"
         return _whole(name, task, paths, paths, folder, ReadingOptions(), options, 4, 256, "rouge")
     if name == "zero-shot-questions":
         train = _split_rows([questions / "xquad.en.train.jsonl"], folder / "rows", _own_language)
         tests = [questions / f"xquad.{language}.train.jsonl" for language in ("de", "zh")]
         others = _split_rows(tests, folder / "others", _own_language)
-        task, options = "zero-shot-summarization", ("--vocabulary-size", 8000, "--freeze")
+        task = "zero-shot-summarization"
+        options = ("--vocabulary-size", 8000, "--warmup-steps", 100, "--freeze")
         found = _whole(
             name, task, (train,), (train, others), folder, ReadingOptions(), options, 4, 256, "rouge"
         )
