@@ -81,7 +81,9 @@ def encode_piece(piece: Piece, folder: Path, encoding: Encoding) -> PieceSummary
         read[name] = len(documents)
         documents, removed = clean(documents, encoding.cleaning)
         arrays = _encoded(documents, piece, encoding)
-        removed["blank"] += len(documents) - len(arrays["keys"])
+        num_blank = len(documents) - len(arrays["keys"])  # of which normalisation leaves nothing
+        removed["blank"] += num_blank
+        read[name] -= num_blank
         stored[name] = len(arrays["keys"]), len(arrays["tokens"])
         write_bytes_atomically(stored_documents(folder, piece.number, name), save(arrays))
         left_out.setdefault(name, Counter()).update(removed)
