@@ -58,7 +58,7 @@ class Generator:
             return []
         self._check(sources, prefixes)
         source = PackedTokens.from_sequences(sources).to(self._device)
-        limits = [self._greatest_length(len(tokens)) for tokens in sources]
+        limits = [self.greatest_length(len(tokens)) for tokens in sources]
         forced_tokens = ForcedTokens(limits, prefixes)
         state = self._decoder.start(self._model.encode(source), source, self._settings.beam)
         live = _Live(numbers or range(len(sources)), limits, self._chooser.reads_history, self._device)
@@ -92,8 +92,8 @@ class Generator:
             len(sources), self._settings.length_penalty, self._settings.num_best, Vocabulary.EOS
         )
 
-    def _greatest_length(self, num_source_tokens: int) -> int:
-        """Tokens of an output before `</s>`, at most."""
+    def greatest_length(self, num_source_tokens: int) -> int:
+        """Tokens of an output before `</s>`, at most, for a source of so many, `</s>` counted."""
         wanted = int(self._settings.max_length_a * num_source_tokens + self._settings.max_length_b)
         return min(wanted, self._model.config.max_positions - 1)
 

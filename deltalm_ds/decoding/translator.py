@@ -194,11 +194,6 @@ class TextGenerator:
         is_text = (source >= Vocabulary.UNK) & (source <= self._vocabulary.num_pieces)
         return bool(is_text.any())
 
-    def _greatest_length(self, num_source_tokens: int) -> int:
-        """Tokens before `</s>` at most, as the search has it."""
-        wanted = int(self._search.max_length_a * num_source_tokens + self._search.max_length_b)
-        return min(wanted, self._model.config.max_positions - 1)
-
     def _remark(
         self,
         sentences: Sequence[_Sentence],
@@ -213,7 +208,7 @@ class TextGenerator:
             lengths.append(len(tokens))
             if ends_in_repetition(tokens[:-1]):
                 counts.mark("repeated", line)
-            if len(tokens) > self._greatest_length(len(sentence.source)):
+            if len(tokens) > self._generator.greatest_length(len(sentence.source)):
                 counts.mark("limit", line)
         counts.num_tokens = sum(lengths)
         for place in odd_lengths([len(sentence.source) for sentence in sentences], lengths):

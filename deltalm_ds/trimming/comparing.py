@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from deltalm_ds.decoding.allowed import ordinary_tokens
 from deltalm_ds.decoding.batching import batches_by_tokens
 from deltalm_ds.decoding.search import Generator
 from deltalm_ds.decoding.settings import SearchSettings
 from deltalm_ds.model import DeltaLM, PackedTokens
-from deltalm_ds.text.vocabulary import FIRST_ORDINARY_PIECE, Vocabulary
+from deltalm_ds.text.vocabulary import Vocabulary
 from deltalm_ds.trimming.cutting import Trimmed
 
 _BATCH_TOKENS = 1024
@@ -62,8 +63,13 @@ def compare_outputs(trimmed: Trimmed, sources: Ids, new_sources: Ids, search: Se
     moved = trimmed.old_rows >= 0
     new_row = torch.full((trimmed.before.config.vocabulary_rows,), -1)
     new_row[trimmed.old_rows[moved]] = torch.nonzero(moved).flatten()
-    all_before = _writable(trimmed.num_pieces_before, len(new_row))
-    all_after = _writable(len(trimmed.old_pieces), len(moved))
+    all_before, all_after = (
+        torch.from_numpy(ordinary_tokens(Vocabulary(num_pieces), num_rows))
+        for num_pieces, num_rows in (
+            (trimmed.num_pieces_before, len(new_row)),
+            (len(trimmed.old_pieces), len(moved)),
+        )
+    )
 
     before = generate(trimmed.before, sources, search, all_before)
     after = generate(trimmed.after, new_sources, search, all_after)
@@ -115,9 +121,3 @@ def _logits(model: DeltaLM, sources: Ids, targets: Ids, batch: Sequence[int]) ->
         [[Vocabulary.EOS, *targets[number].tolist()][:-1] for number in batch]
     )
     return model.logits(model.decode(decoder_input, model.encode(source), source))
-
-
-def _writable(num_pieces: int, num_rows: int) -> Tensor:
-    """Ordinary pieces and `</s>`, bool [rows]."""
-    ids = torch.arange(num_rows)
-    return ((ids > FIRST_ORDINARY_PIECE) & (ids <= num_pieces)) | (ids == Vocabulary.EOS)

@@ -4,43 +4,21 @@ PARITY_DIR names another folder of the same form (released.pt, forward.npz, sear
 """
 
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from released_layout import released_names
+from published_model import FOLDER, published_model
 
 from deltalm_ds.decoding.search import Generator
 from deltalm_ds.decoding.settings import SearchSettings
-from deltalm_ds.model import DeltaLM, DeltaLMConfig
 
-FOLDER = Path(os.environ.get("PARITY_DIR", Path(__file__).parent.parent / "model" / "data" / "parity"))
 PAD = 1
 PUBLISHED = json.loads((FOLDER / "search.json").read_text())
 
 
 @pytest.fixture(scope="module")
 def model():
-    sizes = PUBLISHED["config"]
-    config = DeltaLMConfig(
-        vocabulary_rows=sizes["vocab_size"],
-        width=sizes["hidden"],
-        feed_forward_width=sizes["ffn"],
-        num_heads=sizes["heads"],
-        num_encoder_layers=sizes["encoder_layers"],
-        num_decoder_blocks=sizes["decoder_layers"],
-        max_positions=sizes["max_positions"],
-        embedding_layer_norm=sizes["layernorm_embedding"],
-        num_sentinels=0,
-        first_sentinel_id=0,
-    )
-    weights = torch.load(FOLDER / "released.pt", weights_only=True)["weights"]
-    names = released_names(config.num_encoder_layers, config.num_decoder_blocks)
-    model = DeltaLM(config)
-    model.load_state_dict({ours: weights[theirs] for ours, theirs in names.items()}, strict=True)
-    return model
+    return published_model()
 
 
 @pytest.fixture(scope="module")

@@ -3,19 +3,15 @@
 PARITY_DIR names another folder of the same form (released.pt, forward.npz, search.json).
 """
 
-import json
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from published_model import FOLDER, published_config, published_model
 from released_layout import released_names
 
-from deltalm_ds.model import DeltaLM, DeltaLMConfig, PackedTokens
+from deltalm_ds.model import PackedTokens
 from deltalm_ds.ops import IGNORE
 
-FOLDER = Path(os.environ.get("PARITY_DIR", Path(__file__).parent / "data" / "parity"))
 PAD = 1
 
 
@@ -27,19 +23,7 @@ def reference():
 
 @pytest.fixture(scope="module")
 def config():
-    sizes = json.loads((FOLDER / "search.json").read_text())["config"]
-    return DeltaLMConfig(
-        vocabulary_rows=sizes["vocab_size"],
-        width=sizes["hidden"],
-        feed_forward_width=sizes["ffn"],
-        num_heads=sizes["heads"],
-        num_encoder_layers=sizes["encoder_layers"],
-        num_decoder_blocks=sizes["decoder_layers"],
-        max_positions=sizes["max_positions"],
-        embedding_layer_norm=sizes["layernorm_embedding"],
-        num_sentinels=0,
-        first_sentinel_id=0,
-    )
+    return published_config()
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +32,8 @@ def names(config):
 
 
 @pytest.fixture
-def model(config, names):
-    weights = torch.load(FOLDER / "released.pt", weights_only=True)["weights"]
-    model = DeltaLM(config)
-    rows = len(weights["src_embedding.embed_positions.weight"])
-    assert rows == config.position_rows
-    model.load_state_dict({ours: weights[theirs] for ours, theirs in names.items()}, strict=True)
-    return model
+def model():
+    return published_model()
 
 
 def rows_of(padded: torch.Tensor) -> list[torch.Tensor]:
