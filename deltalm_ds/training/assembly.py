@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from deltalm_ds.data.batches import BatchPlan, StepReader
 from deltalm_ds.data.corpus import Corpus
@@ -22,7 +23,7 @@ from deltalm_ds.ops.cuda import choice
 from deltalm_ds.training.checkpoint_folder import CHECKPOINTS, CONFIG, RunState, differences, step_folders
 from deltalm_ds.training.checkpoints import CheckpointStore, find_resumable
 from deltalm_ds.training.deepspeed_config import DeepSpeedConfig
-from deltalm_ds.training.distributed import Process, from_first, on_first
+from deltalm_ds.training.distributed import Process, from_first, join_processes, on_first
 from deltalm_ds.training.engine import Engine
 from deltalm_ds.training.flops import Peak, peak_of
 from deltalm_ds.training.monitor import METRICS, Monitor, say
@@ -83,6 +84,15 @@ class Parts:
     validator: Validates
     selection: BestModels | None = None
     """Keeps the best models, where a score tells which they are."""
+
+
+@contextlib.contextmanager
+def running(make_parts: Callable[[Process], Parts]) -> Iterator[Trainer]:
+    """A trainer of these parts in its process group, which ends with the block."""
+    with assembled(make_parts(join_processes())) as trainer:
+        yield trainer
+    # Not after an error: others may hang in a collective, and our exit is what ends them.
+    dist.destroy_process_group()
 
 
 @contextlib.contextmanager

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch.distributed as dist
 
 from deltalm_ds.data.batches import BatchPlan
 from deltalm_ds.data.corpus import Corpus
@@ -18,11 +17,11 @@ from deltalm_ds.errors import UserError
 from deltalm_ds.model import DeltaLM, MaskedEncoder
 from deltalm_ds.model.config import PRESETS
 from deltalm_ds.text.tokenizer import Tokenizer
-from deltalm_ds.training.assembly import SETTINGS, Parts, assembled, new_output_folder, open_corpus
+from deltalm_ds.training.assembly import SETTINGS, Parts, new_output_folder, open_corpus, running
 from deltalm_ds.training.checkpoint_folder import CONFIG
 from deltalm_ds.training.deepspeed_batch import RequestedBatch
 from deltalm_ds.training.deepspeed_config import DeepSpeedConfig, read_deepspeed_config
-from deltalm_ds.training.distributed import Process, join_processes, on_first
+from deltalm_ds.training.distributed import Process, on_first
 from deltalm_ds.training.models import EarlierRun, build_encoder, build_model, saver
 from deltalm_ds.training.monitor import say
 from deltalm_ds.training.precision import check_dtype, default_dtype
@@ -35,11 +34,8 @@ from deltalm_ds.training.validation import Validator
 @contextlib.contextmanager
 def pretraining(settings: PretrainSettings) -> Iterator[Trainer]:
     """A trainer for `settings`, ready to run, in its process group."""
-    process = join_processes()
-    with assembled(_parts(settings, process)) as trainer:
+    with running(partial(_parts, settings)) as trainer:
         yield trainer
-    # Not after an error: others may hang in a collective, and our exit is what ends them.
-    dist.destroy_process_group()
 
 
 def _parts(settings: PretrainSettings, process: Process) -> Parts:

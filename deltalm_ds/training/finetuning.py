@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 
 import deltalm_ds
 from deltalm_ds.data.batches import BatchPlan
@@ -33,12 +32,14 @@ from deltalm_ds.downstream.tuning_data import (
     target_languages,
     write_tuning_data,
 )
+from deltalm_ds.model import Recomputation
 from deltalm_ds.text.tokenizer import Tokenizer, train_tokenizer
-from deltalm_ds.training.assembly import Parts, assembled, new_output_folder, open_corpus
+from deltalm_ds.training.assembly import Parts, new_output_folder, open_corpus, running
 from deltalm_ds.training.checkpoint_folder import START
 from deltalm_ds.training.deepspeed_batch import RequestedBatch
 from deltalm_ds.training.deepspeed_config import DeepSpeedConfig, read_deepspeed_config
-from deltalm_ds.training.distributed import Process, join_processes, on_first
+from deltalm_ds.training.distributed import Process, on_first
+from deltalm_ds.training.models import check_positions, model_writer
 from deltalm_ds.training.monitor import say
 from deltalm_ds.training.precision import check_dtype, default_dtype
 from deltalm_ds.training.selection import BestModels
@@ -47,10 +48,8 @@ from deltalm_ds.training.trainer import Trainer
 from deltalm_ds.training.tuned_models import (
     StartingPoint,
     build_start,
-    describes,
     find_start,
     freeze,
-    prepare_model,
     reopen_start,
     tuned_vocabulary,
 )
@@ -67,11 +66,8 @@ _TOKENIZER_LINES = 2_000_000
 @contextlib.contextmanager
 def finetuning(settings: FinetuneSettings) -> Iterator[Trainer]:
     """A trainer for `settings`, ready to run, in its process group."""
-    process = join_processes()
-    with assembled(_parts(settings, process)) as trainer:
+    with running(partial(_parts, settings)) as trainer:
         yield trainer
-    # Not after an error: others may hang in a collective, and our exit is what ends them.
-    dist.destroy_process_group()
 
 
 def _parts(settings: FinetuneSettings, process: Process) -> Parts:
@@ -98,9 +94,10 @@ def _parts(settings: FinetuneSettings, process: Process) -> Parts:
         model, origin = reopen_start(output / START, settings), f"weights of the checkpoint, {output / START}"
     else:
         model, origin = build_start(settings, start, corpus, tags)
-    prepare_model(model, settings)
+    check_positions(model.config, data_settings.max_source_length, data_settings.max_target_length)
+    model.recomputation = Recomputation(settings.checkpoint_every_n_layers)
     description = _describe(settings, task, corpus, tags)
-    save_model = describes(description, model.config)
+    save_model = model_writer(model.config, description)
     if start is not None:
         on_first(lambda: save_model(model.state_dict(), output / START))
     assert settings.freeze is not None
@@ -139,7 +136,7 @@ def _write_data(settings: FinetuneSettings, task: Task, output: Path) -> Startin
             trained.write_bytes(_trained_tokenizer(settings, train()))
             settings = dataclasses.replace(settings, tokenizer=trained)
         start = find_start(settings)
-        model, vocabulary, tags = tuned_vocabulary(start, languages if task.language_tags else [], settings)
+        model, vocabulary, tags = tuned_vocabulary(start, languages if task.language_tags else None, settings)
         tokenizer = Path(aside) / "tuned.model"
         tokenizer.write_bytes(model)
         if task.language_tags:
@@ -150,7 +147,7 @@ def _write_data(settings: FinetuneSettings, task: Task, output: Path) -> Startin
             validation,
             tokenizer=tokenizer,
             vocabulary=vocabulary,
-            tags=tags if task.language_tags else {},
+            tags=tags,
             max_source_length=settings.max_source_length or task.max_source_length,
             max_target_length=settings.max_target_length or task.max_target_length,
             say=say,

@@ -14,6 +14,7 @@ from deltalm_ds.data.corpus import Corpus
 from deltalm_ds.errors import UserError
 from deltalm_ds.model import DeltaLM, DeltaLMConfig, MaskedEncoder, Recomputation
 from deltalm_ds.model.masked_encoder import encoder_config
+from deltalm_ds.text.vocabulary import Vocabulary
 from deltalm_ds.training.settings import PresetName, PretrainSettings
 from deltalm_ds.weights import Description, load_pretrained, save_encoder, save_own
 
@@ -33,14 +34,7 @@ def build_model(
 
     A resumed run's sizes are its own, whatever they came from, unless the user names another preset.
     """
-    vocabulary = corpus.vocabulary
-    of_data: dict[str, Any] = {
-        "vocabulary_rows": vocabulary.num_rows,
-        "mask_id": vocabulary.mask_id,
-        "first_sentinel_id": vocabulary.first_sentinel_id,
-        "num_sentinels": vocabulary.num_sentinels,
-        "dropout": settings.dropout,
-    }
+    of_data: dict[str, Any] = {**vocabulary_fields(corpus.vocabulary), "dropout": settings.dropout}
     if settings.layer_norm == "pre":
         of_data["pre_layer_norm"] = True
     if settings.embedding_layer_norm is not None:
@@ -62,9 +56,7 @@ def build_model(
             cross_attention_start=settings.cross_attention_start,
             **of_data,
         )
-        with torch.device("meta"):
-            model = DeltaLM(loaded.config)
-        model.load_state_dict(loaded.state_dict, assign=True)
+        model = filled(loaded.config, loaded.state_dict)
         config, origin = loaded.config, str(loaded.report)
     _check_positions(settings, config)
     model.recomputation = Recomputation(settings.checkpoint_every_n_layers)
@@ -92,7 +84,32 @@ def build_encoder(settings: PretrainSettings, corpus: Corpus) -> tuple[MaskedEnc
 
 
 def _check_positions(settings: PretrainSettings, config: DeltaLMConfig) -> None:
-    longest = max(settings.data_settings.max_source_length, settings.data_settings.max_target_length)
+    check_positions(
+        config, settings.data_settings.max_source_length, settings.data_settings.max_target_length
+    )
+
+
+def vocabulary_fields(vocabulary: Vocabulary) -> dict[str, int]:
+    """The fields of DeltaLMConfig that follow from a vocabulary."""
+    return {
+        "vocabulary_rows": vocabulary.num_rows,
+        "mask_id": vocabulary.mask_id,
+        "first_sentinel_id": vocabulary.first_sentinel_id,
+        "num_sentinels": vocabulary.num_sentinels,
+    }
+
+
+def filled(config: DeltaLMConfig, weights: dict[str, torch.Tensor]) -> DeltaLM:
+    """A model of these weights, which it takes over."""
+    with torch.device("meta"):
+        model = DeltaLM(config)
+    model.load_state_dict(weights, assign=True)
+    return model
+
+
+def check_positions(config: DeltaLMConfig, max_source_length: int, max_target_length: int) -> None:
+    """UserError where samples would be longer than the model has positions."""
+    longest = max(max_source_length, max_target_length)
     if longest > config.max_positions:
         raise UserError(
             f"the model has {config.max_positions} positions: lower --max-source-length and "
@@ -114,6 +131,13 @@ def saver(
         languages=tuple(sorted(languages)),
         training={"command": "pretrain", "settings": settings.to_dict(), "data": corpus.fingerprint},
     )
+    return model_writer(config, description)
+
+
+def model_writer(
+    config: DeltaLMConfig, description: Description
+) -> Callable[[dict[str, torch.Tensor], Path], None]:
+    """What writes trained weights as a model folder of this description."""
     return lambda weights, folder: save_own(_Trained(config, weights), folder, description)
 
 

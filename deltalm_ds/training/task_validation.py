@@ -130,10 +130,14 @@ class _TaskReport(ValidationReport):
 
     def lines(self) -> str:
         """The report in a line or two, for the console."""
-        means = "  ".join(f"{name} {self.values[name]:.2f}" for name in self.scores if "/" not in name)
-        rest = "  ".join(f"{name} {self.values[name]:.2f}" for name in self.scores if "/" in name)
-        head = f"validation  loss {self.values['loss']:.4f}  {means}"
-        return head if len(self.scores) == 2 * len(means.split("  ")) else f"{head}\n  {rest}"
+        means = [name for name in self.scores if "/" not in name]
+        of_directions = [name for name in self.scores if "/" in name]
+        head = f"validation  loss {self.values['loss']:.4f}  {self._shown(means)}"
+        # One direction's scores are the means.
+        return head if len(of_directions) == len(means) else f"{head}\n  {self._shown(of_directions)}"
+
+    def _shown(self, names: Sequence[str]) -> str:
+        return "  ".join(f"{name} {self.values[name]:.2f}" for name in names)
 
 
 def plain_model(engine: Engine, device: torch.device) -> DeltaLM:

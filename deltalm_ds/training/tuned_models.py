@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import fnmatch
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,13 @@ from numpy.typing import NDArray
 
 from deltalm_ds.data.corpus import Corpus
 from deltalm_ds.errors import UserError
-from deltalm_ds.model import DeltaLM, DeltaLMConfig, Recomputation
+from deltalm_ds.model import DeltaLM, DeltaLMConfig
 from deltalm_ds.text.piece_models import piece_origins, with_new_pieces
 from deltalm_ds.text.tokenizer import Tokenizer
 from deltalm_ds.text.vocabulary import Vocabulary
+from deltalm_ds.training.models import filled, vocabulary_fields
 from deltalm_ds.training.tuning_settings import FinetuneSettings
-from deltalm_ds.weights import Description, load_pretrained, read_description, save_own
+from deltalm_ds.weights import load_pretrained, read_description
 from deltalm_ds.weights.description import CONFIG_FILE, TOKENIZER_FILE
 from deltalm_ds.weights.safe import read_json
 from deltalm_ds.weights.vocabulary_change import change_vocabulary
@@ -58,11 +58,12 @@ def find_start(settings: FinetuneSettings) -> StartingPoint:
 
 
 def tuned_vocabulary(
-    start: StartingPoint, languages: list[str], settings: FinetuneSettings
+    start: StartingPoint, languages: list[str] | None, settings: FinetuneSettings
 ) -> tuple[bytes, Vocabulary, dict[str, int]]:
     """The run's SentencePiece model, its vocabulary, and the tags of the start and of `languages`.
 
-    New tags stand behind those that there are, so that these keep their order.
+    New tags stand behind those that there are, so that these keep their order. Without `languages`, for a
+    task that has no tags, there are none, whatever the start has.
     """
     model = start.tokenizer.read_bytes()
     if settings.new_pieces is not None:
@@ -74,7 +75,7 @@ def tuned_vocabulary(
         num_pieces = start.vocabulary.num_pieces + len(dict.fromkeys(pieces))
     else:
         num_pieces = start.vocabulary.num_pieces
-    names = [*start.tags, *(language for language in languages if language not in start.tags)]
+    names = [] if languages is None else list(dict.fromkeys([*start.tags, *languages]))
     sentinels = start.vocabulary.num_sentinels
     vocabulary = Vocabulary(num_pieces, num_sentinels=sentinels, num_tags=len(names))
     return model, vocabulary, {name: vocabulary.first_tag_id + number for number, name in enumerate(names)}
@@ -86,25 +87,14 @@ def build_start(
     """The model that tuning begins with, the same on every rank, and words on where its weights come from."""
     torch.manual_seed(settings.seed)
     if settings.from_ is None:
-        vocabulary = corpus.vocabulary
         config = DeltaLMConfig.preset(
             settings.preset or "tiny",
-            vocabulary_rows=vocabulary.num_rows,
-            mask_id=vocabulary.mask_id,
-            first_sentinel_id=vocabulary.first_sentinel_id,
-            num_sentinels=vocabulary.num_sentinels,
+            **vocabulary_fields(corpus.vocabulary),
             dropout=settings.dropout,
         )
         return DeltaLM(config), f"new weights, seed {settings.seed}"
     old = start.vocabulary
-    of_vocabulary: dict[str, Any] = {}
-    if not _is_described(settings.from_):
-        of_vocabulary = {
-            "vocabulary_rows": old.num_rows,
-            "mask_id": old.mask_id,
-            "first_sentinel_id": old.first_sentinel_id,
-            "num_sentinels": old.num_sentinels,
-        }
+    of_vocabulary: dict[str, Any] = {} if _is_described(settings.from_) else vocabulary_fields(old)
     loaded = load_pretrained(settings.from_, seed=settings.seed, dropout=settings.dropout, **of_vocabulary)
     state, origin = loaded.state_dict, str(loaded.report)
     change = change_vocabulary(
@@ -122,13 +112,13 @@ def build_start(
         seed=settings.seed,
     )
     state["embedding.weight"] = change.table
-    return _filled(change.config, state), "\n".join([origin, *change.report])
+    return filled(change.config, state), "\n".join([origin, *change.report])
 
 
 def reopen_start(folder: Path, settings: FinetuneSettings) -> DeltaLM:
     """The model that a resumed run began with: its sizes, and the weights that it leaves as they are."""
     loaded = load_pretrained(folder, dropout=settings.dropout)
-    return _filled(loaded.config, loaded.state_dict)
+    return filled(loaded.config, loaded.state_dict)
 
 
 def freeze(model: DeltaLM, patterns: tuple[str, ...]) -> list[str]:
@@ -150,42 +140,6 @@ def freeze(model: DeltaLM, patterns: tuple[str, ...]) -> list[str]:
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise UserError("--freeze leaves nothing to train: name fewer parameters")
     return list(frozen)
-
-
-def describes(
-    description: Description, config: DeltaLMConfig
-) -> Callable[[dict[str, torch.Tensor], Path], None]:
-    """What writes trained weights as a model folder of this description."""
-    return lambda weights, folder: save_own(_Trained(config, weights), folder, description)
-
-
-def prepare_model(model: DeltaLM, settings: FinetuneSettings) -> None:
-    """Set what is of the run and not of the weights; UserError where lengths go beyond the positions."""
-    longest = max(settings.max_source_length or 0, settings.max_target_length or 0)
-    if longest > model.config.max_positions:
-        raise UserError(
-            f"the model has {model.config.max_positions} positions: lower --max-source-length and "
-            f"--max-target-length to it (now {longest})"
-        )
-    model.recomputation = Recomputation(settings.checkpoint_every_n_layers)
-
-
-@dataclass
-class _Trained:
-    """A model as saving wants it."""
-
-    config: DeltaLMConfig
-    weights: dict[str, torch.Tensor]
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.weights
-
-
-def _filled(config: DeltaLMConfig, state: dict[str, torch.Tensor]) -> DeltaLM:
-    with torch.device("meta"):
-        model = DeltaLM(dataclasses.replace(config))
-    model.load_state_dict(state, assign=True)
-    return model
 
 
 def _is_described(path: Path) -> bool:

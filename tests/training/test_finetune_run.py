@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ from distributed import run_distributed
 from made_tasks import write_task
 from safetensors.torch import load_file
 
+from deltalm_ds.data.corpus import Corpus
+from deltalm_ds.training.checkpoint_folder import read_run_state
 from deltalm_ds.training.export_checkpoint import read_checkpoint
 from deltalm_ds.weights import load_pretrained, read_description
 
@@ -162,6 +165,42 @@ def test_new_directions_pieces_and_averages(whole, data, tmp_path) -> None:
     for name, tensor in averaged.items():
         mean = (kept[0][name].double() + kept[1][name].double()) / 2
         assert torch.equal(tensor, mean.float()), name
+
+
+def test_a_task_without_tags_drops_those_of_its_start(whole, tmp_path) -> None:
+    headlines = write_task("summarization", tmp_path / "headlines")
+    given = tuning_options(
+        headlines,
+        tmp_path / "run",
+        task="summarization",
+        **{"from": whole[0] / "model", "vocabulary-size": None, "source-language": "fr", "steps": 2},
+    )
+    run([given])
+    description = read_description(tmp_path / "run" / "model")
+    assert description.task is not None
+    assert (dict(description.task.tags), description.vocabulary.num_tags) == ({}, 0)
+
+
+def test_epochs_and_temperature(data, whole, tmp_path) -> None:
+    """Of two directions one has a fourth of the other's examples: at T = 2 it is drawn half as often."""
+    few = tmp_path / "few"
+    few.mkdir()
+    for name in ("train.en", "train.fr"):
+        lines = (data / name).read_text().splitlines(keepends=True)[:16]
+        (few / name.replace(".fr", ".de")).write_text("".join(lines))
+    given = tuning_options(data, tmp_path / "run", epochs=2, temperature=2, steps=None)
+    place = given.index(str(data))
+    given[place : place + 1] = [str(data), str(few)]
+    (said,) = run([[*given, "--validation-data", str(data)]])
+    assert "--validation-data" in said
+    tokens = Corpus.open(tmp_path / "run" / "data").sources("train")
+    expected = math.ceil(2 * sum(source.num_tokens for source in tokens) / 600)
+    assert losses(tmp_path / "run")[-1] > 0
+    assert len(losses(tmp_path / "run")) == expected
+    state = read_run_state(tmp_path / "run" / "checkpoints" / f"step_{expected}")
+    quotas = {name: int(quota) for name, quota in state.fingerprint["mixture"].items()}
+    assert sum(quotas.values()) == 80
+    assert quotas["en-de"] == pytest.approx(80 / 3, abs=1)
 
 
 def test_a_run_stops_when_its_score_no_longer_rises(data, tmp_path) -> None:
