@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from made_tasks import write_task
 from safetensors.torch import load_file
 
 from deltalm_ds.data.corpus import Corpus
+from deltalm_ds.scoring.metrics import build_metric
 from deltalm_ds.training.checkpoint_folder import read_run_state
 from deltalm_ds.training.export_checkpoint import read_checkpoint
 from deltalm_ds.weights import load_pretrained, read_description
@@ -69,6 +72,23 @@ def test_a_run_leaves_a_model_that_describes_itself(whole, data) -> None:
         assert torch.equal(tensor, kept[name]), name
     assert (output / "best").is_dir()
     assert [path.name for path in (output / "best").iterdir()] == [f"step_{best}"]
+
+
+def test_scores_are_those_of_the_commands_that_users_have(whole, data) -> None:
+    found = records(whole[0], "validation")
+    best = max(found, key=lambda record: (record["bleu"], -record["step"]))
+    sources, references = ((data / f"valid.{name}").read_text().splitlines()[:4] for name in ("en", "fr"))
+    done = subprocess.run(
+        [sys.executable, "-m", "deltalm_ds.generate", whole[0] / "model"],
+        input="".join(f"{source}\n" for source in sources),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    for name in ("bleu", "chrf"):
+        score = build_metric(name, "fr").score(done.stdout.splitlines(), [[text] for text in references])
+        assert best[name] == best[f"{name}/en-fr"] == pytest.approx(score.value, abs=1e-4)
+    assert best["chrf"] > 1
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(whole, data, tmp_path) -> None:
