@@ -10,6 +10,7 @@ if __name__ == "__main__" and __package__ is None:
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from deltalm_ds.commands import parse, run
+from deltalm_ds.training.stop_signals import EXIT_STOPPED, caught_signals
 from deltalm_ds.training.tuning_settings import FinetuneSettings
 
 NEXT_STEPS = """
@@ -17,15 +18,19 @@ Use it:    python -m deltalm_ds.generate {model} < in > out
 Curves:    tensorboard --logdir {output}"""
 
 
-def main() -> None:
-    """Parse, build, train."""
+def main() -> int:
+    """Parse, build, train; returns the exit code."""
+    caught_signals()  # before the seconds of importing: a run that is asked to stop now stops at its start
     settings = parse(FinetuneSettings, "finetune")
     from deltalm_ds.training.finetuning import finetuning  # DeepSpeed takes seconds to import: not for --help
 
     with finetuning(settings) as trainer:
         trainer.train()
+    if trainer.was_stopped:
+        return EXIT_STOPPED
     if trainer.process.is_first and trainer.has_model:
         print(NEXT_STEPS.format(model=trainer.model_folder, output=trainer.output), file=sys.stderr)
+    return 0
 
 
 if __name__ == "__main__":

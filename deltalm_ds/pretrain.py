@@ -12,6 +12,7 @@ if __name__ == "__main__" and __package__ is None:
 
 from deltalm_ds.commands import parse, run
 from deltalm_ds.training.settings import SAMPLE_RUN, PretrainSettings
+from deltalm_ds.training.stop_signals import EXIT_STOPPED, caught_signals
 
 NEXT_STEPS = """
 That was the sample. Its curves:    tensorboard --logdir {output}
@@ -21,8 +22,9 @@ With your own text (fr.txt, de.txt, … a language each; train.en and train.fr l
 To start from XLM-R, InfoXLM or a released DeltaLM, add --from PATH; README.md says how to prepare for it."""
 
 
-def main() -> None:
-    """Parse, build, train."""
+def main() -> int:
+    """Parse, build, train; returns the exit code."""
+    caught_signals()  # before the seconds of importing: a run that is asked to stop now stops at its start
     settings = parse(PretrainSettings, "pretrain")
     if settings.is_sample_run:
         settings = parse(PretrainSettings, "pretrain", default=SAMPLE_RUN)
@@ -31,13 +33,16 @@ def main() -> None:
 
         if os.environ.get("RANK", "0") == "0":
             print(data_plan(settings))
-        return
+        return 0
     from deltalm_ds.training.build import pretraining  # DeepSpeed takes seconds to import: not for --help
 
     with pretraining(settings) as trainer:
         trainer.train()
+    if trainer.was_stopped:
+        return EXIT_STOPPED
     if settings.data is None and trainer.process.is_first:
         print(NEXT_STEPS.format(output=trainer.output), file=sys.stderr)
+    return 0
 
 
 if __name__ == "__main__":

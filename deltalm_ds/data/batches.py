@@ -136,21 +136,31 @@ class BatchPlan:
         step: int = 0,
         position: int = 0,
         end_step: int | None = None,
+        skipped: Sequence[tuple[int, int]] = (),
     ) -> Iterator[GlobalBatch]:
         """The global batches from `step`, whose first sample is at `position`, up to before `end_step`.
+
+        A batch that would touch a range of positions in `skipped` (first, end; ascending) begins at its end.
 
         Args:
             count_tokens: tokens of the samples at some positions (`SampleReader.num_tokens`), asked only
                 where batches end by tokens.
         """
-        if self.batch_size is not None:
-            ends: Iterator[int] = itertools.count(position + self.batch_size, self.batch_size)
-        else:
-            ends = self._ends_by_tokens(count_tokens, position)
+        ends = self._ends(count_tokens, position)
         while end_step is None or step < end_step:
             end = next(ends)
+            for first_skipped, end_skipped in skipped:
+                if position < end_skipped and first_skipped < end:
+                    position = end_skipped
+                    ends = self._ends(count_tokens, position)
+                    end = next(ends)
             yield GlobalBatch(step, position, end)
             step, position = step + 1, end
+
+    def _ends(self, count_tokens: CountTokens, position: int) -> Iterator[int]:
+        if self.batch_size is not None:
+            return itertools.count(position + self.batch_size, self.batch_size)
+        return self._ends_by_tokens(count_tokens, position)
 
     def _ends_by_tokens(self, count_tokens: CountTokens, position: int) -> Iterator[int]:
         assert self.batch_tokens is not None

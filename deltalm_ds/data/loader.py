@@ -66,6 +66,14 @@ class StepLoader:
         finally:
             self.waited_seconds += time.perf_counter() - start
 
+    def wait(self, seconds: float) -> bool:
+        """Wait that long at most until the next step is there, or its end; whether it is."""
+        start = time.perf_counter()
+        try:
+            return self._workers is None or self._workers.wait(seconds)
+        finally:
+            self.waited_seconds += time.perf_counter() - start
+
     def __enter__(self) -> StepLoader:
         return self
 
@@ -94,6 +102,7 @@ class _Workers:
         self._batches = batches
         self._received: queue.Queue[Made | _End] = queue.Queue(STEPS_AHEAD)
         self._end: _End | None = None
+        self._next: Made | _End | None = None
         self._processes: list[SpawnProcess] = []
         self._connections: list[Connection] = []
         self._thread = threading.Thread(target=self._receive, daemon=True)
@@ -108,7 +117,8 @@ class _Workers:
 
     def next_step(self) -> StepBatches:
         """Raises StopIteration after the last one."""
-        made = self._end or self._received.get()
+        made = self._end or self._next or self._received.get()
+        self._next = None
         if isinstance(made, StepBatches):
             return made
         if isinstance(made, UserError):
@@ -117,6 +127,13 @@ class _Workers:
             raise RuntimeError(f"a loader worker failed:\n{made.traceback}")
         self._end = made
         raise made.error or StopIteration
+
+    def wait(self, seconds: float) -> bool:
+        """Whether the next step, or the end, comes within that time."""
+        if self._end is None and self._next is None:
+            with contextlib.suppress(queue.Empty):
+                self._next = self._received.get(timeout=seconds)
+        return self._end is not None or self._next is not None
 
     def end(self) -> None:
         """Whatever the workers are doing: they hold nothing that could be lost."""

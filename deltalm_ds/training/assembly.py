@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -21,16 +23,21 @@ from deltalm_ds.files import write_text_atomically
 from deltalm_ds.model import DeltaLM, MaskedEncoder
 from deltalm_ds.ops.cuda import choice
 from deltalm_ds.training.checkpoint_folder import CHECKPOINTS, CONFIG, RunState, differences, step_folders
-from deltalm_ds.training.checkpoints import CheckpointStore, find_resumable
+from deltalm_ds.training.checkpoints import CheckpointStore
 from deltalm_ds.training.deepspeed_config import DeepSpeedConfig
 from deltalm_ds.training.distributed import Process, from_first, join_processes, on_first
 from deltalm_ds.training.engine import Engine
 from deltalm_ds.training.flops import Peak, peak_of
 from deltalm_ds.training.monitor import METRICS, Monitor, say
 from deltalm_ds.training.optimizer import build_optimizer, check_optimizer
+from deltalm_ds.training.recorder import Recorder
+from deltalm_ds.training.requests import Requests, refuse_stop_file
+from deltalm_ds.training.resuming import claim, find_resumable
 from deltalm_ds.training.run_settings import RunSettings
 from deltalm_ds.training.selection import BestModels
-from deltalm_ds.training.trainer import Trainer, Validates
+from deltalm_ds.training.trainer import Trainer, Validates, all_skipped
+
+SettingsT = TypeVar("SettingsT", bound=RunSettings)
 
 SETTINGS = "settings.json"
 
@@ -41,6 +48,8 @@ _MAY_DIFFER = (
         "output",
         "from_",
         "resume",
+        "resume_if_begun",
+        "skip_samples",
         "allow_changes",
         "stop_after",
         "plan_data",
@@ -48,7 +57,7 @@ _MAY_DIFFER = (
         "local_rank",
     ),
     *("preset", "layer_norm", "embedding_layer_norm", "decoder", "cross_attention_start"),
-    *("data_settings", "monitoring"),
+    *("data_settings", "monitoring", "spike_settings"),
 )
 
 VERIFIED_BYTES = 1 << 28
@@ -111,11 +120,13 @@ def assembled(parts: Parts) -> Iterator[Trainer]:
             dtype=config.dtype,
             model_config=model.config.to_dict(),
             fingerprint=parts.reader.fingerprint(),
+            skipped_samples=settings.skipped_samples(),
             allow_changes=settings.allow_changes,
             say=say,
         )
         if resumable.needs_universal:
             config.resolved["checkpoint"]["load_universal"] = True
+    lease = resumable.lease if resumable else on_first(lambda: claim(output / CHECKPOINTS, say))
     if process.is_first:
         _describe(parts, peak)
         if process.device.type == "cuda":
@@ -127,7 +138,11 @@ def assembled(parts: Parts) -> Iterator[Trainer]:
     optimizer = build_optimizer(model, settings.optimizer_settings, steps_on)
     engine = Engine(model, optimizer, config)
     store = CheckpointStore(
-        output / CHECKPOINTS, engine.deepspeed, num_kept=settings.monitoring.keep_checkpoints, say=say
+        output / CHECKPOINTS,
+        engine.deepspeed,
+        num_kept=settings.monitoring.keep_checkpoints,
+        lease=lease,
+        say=say,
     )
     state = store.load(resumable) if resumable else None
     if state is not None:
@@ -138,7 +153,9 @@ def assembled(parts: Parts) -> Iterator[Trainer]:
         parts.reader.num_tokens,
         *((state.step, state.next_position) if state else (0, 0)),
         end_step=settings.steps,
+        skipped=all_skipped(settings, state) if state else settings.skipped_samples(),
     )
+    assert settings.steps is not None  # complete() has filled it in
     step_reader = StepReader(
         parts.reader,
         process.rank,
@@ -148,7 +165,8 @@ def assembled(parts: Parts) -> Iterator[Trainer]:
     )
     with (
         StepLoader(step_reader, batches, parts.num_loader_workers) as loader,
-        _monitor(output, state.step if state else None, process) as monitor,
+        _monitor(output, state.step if state else 0, process) as monitor,
+        Requests(output, process) as requests,
     ):
         trainer = Trainer(
             settings=settings,
@@ -163,20 +181,34 @@ def assembled(parts: Parts) -> Iterator[Trainer]:
             validator=parts.validator,
             selection=parts.selection,
             store=store,
-            monitor=monitor,
-            peak=peak,
+            recorder=Recorder(process, monitor, parts.reader.group_names, peak, settings.steps),
+            requests=requests,
         )
         if state is not None:
             trainer.resume(state)
         yield trainer
 
 
+def begun_or_new(settings: SettingsT) -> SettingsT:
+    """The settings with --resume-if-begun decided by rank 0: --resume where there is a checkpoint.
+
+    A run that goes on needs no start, so --from is left out of it.
+    """
+    if not settings.resume_if_begun:
+        return settings
+    assert settings.output is not None
+    checkpoints = settings.output / CHECKPOINTS
+    begun = on_first(lambda: bool(step_folders(checkpoints)))
+    return dataclasses.replace(settings, resume=begun, from_=None if begun else settings.from_)
+
+
 def new_output_folder(settings: RunSettings, name: str) -> Path:
-    """Where the run goes; UserError where another one is already."""
+    """Where the run goes; UserError where another one is already, or a file asks runs to stop."""
     output = settings.output or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    refuse_stop_file(output)
     if not settings.resume and step_folders(output / CHECKPOINTS):
         raise UserError(f"--output {output} holds a run: go on with it by --resume, or name another folder")
-    if not settings.resume and (output / METRICS).exists():
+    if not settings.resume and not settings.resume_if_begun and (output / METRICS).exists():
         raise UserError(
             f"--output {output} holds the record of a run without checkpoints: remove it or name another"
         )
@@ -202,7 +234,7 @@ def open_corpus(find: Callable[[], Path]) -> Corpus:
 
 
 @contextlib.contextmanager
-def _monitor(output: Path, resumed_at: int | None, process: Process) -> Iterator[Monitor | None]:
+def _monitor(output: Path, resumed_at: int, process: Process) -> Iterator[Monitor | None]:
     """Rank 0's monitor; None elsewhere."""
     if not process.is_first:
         yield None

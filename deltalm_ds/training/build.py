@@ -17,7 +17,14 @@ from deltalm_ds.errors import UserError
 from deltalm_ds.model import DeltaLM, MaskedEncoder
 from deltalm_ds.model.config import PRESETS
 from deltalm_ds.text.tokenizer import Tokenizer
-from deltalm_ds.training.assembly import SETTINGS, Parts, new_output_folder, open_corpus, running
+from deltalm_ds.training.assembly import (
+    SETTINGS,
+    Parts,
+    begun_or_new,
+    new_output_folder,
+    open_corpus,
+    running,
+)
 from deltalm_ds.training.checkpoint_folder import CONFIG
 from deltalm_ds.training.deepspeed_batch import RequestedBatch
 from deltalm_ds.training.deepspeed_config import DeepSpeedConfig, read_deepspeed_config
@@ -39,6 +46,7 @@ def pretraining(settings: PretrainSettings) -> Iterator[Trainer]:
 
 
 def _parts(settings: PretrainSettings, process: Process) -> Parts:
+    settings = begun_or_new(settings)
     output = on_first(lambda: new_output_folder(settings, settings.preset or "tiny"))
     earlier = on_first(lambda: _earlier_run(output)) if settings.resume else None
     settings = settings.complete(earlier.preset if earlier else None)

@@ -11,6 +11,7 @@ import contextlib
 import copy
 import hashlib
 import os
+import pickle
 from collections import OrderedDict
 from collections.abc import Iterator
 from enum import Enum
@@ -22,6 +23,7 @@ from deepspeed.runtime.checkpoint_engine.checkpoint_engine import CheckpointComm
 from deepspeed.runtime.fp16.loss_scaler import DynamicLossScaler, LossScaler
 from deepspeed.utils.tensor_fragment import fragment_address
 
+from deltalm_ds.errors import UserError
 from deltalm_ds.training.checkpoint_folder import FileRecord
 
 SAFE_CLASSES = [DynamicLossScaler, LossScaler, fragment_address]
@@ -75,6 +77,16 @@ def restricted_loading() -> Iterator[None]:
             del os.environ[_FORCE_RESTRICTED]
         else:
             os.environ[_FORCE_RESTRICTED] = before
+
+
+@contextlib.contextmanager
+def refusing_code(folder: Path) -> Iterator[None]:
+    """Turn the refusal of restricted loading into a UserError."""
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{folder} is refused, for loading it could run code: {reason}") from error
 
 
 def copy_to_host(value: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,6 +27,8 @@ RUN = "run.json"
 CONFIG = "config.json"
 UNFINISHED = ".tmp"
 UNIVERSAL = ".universal"
+UNDONE = ".undone"
+"""Ending of a checkpoint that the run has gone back behind."""
 
 Say = Callable[[str], None]
 
@@ -69,6 +71,9 @@ class RunState:
     monitoring: Mapping[str, Any] = field(default_factory=dict)
     """Sums and counts with which the records go on."""
 
+    skipped_samples: tuple[tuple[int, int], ...] = ()
+    """Ranges of positions, first and end, that no step may touch."""
+
     @property
     def name(self) -> str:
         """Name of the folder, which is DeepSpeed's tag."""
@@ -110,7 +115,8 @@ def read_run_state(folder: Path) -> RunState:
     """
     described = json.loads((folder / RUN).read_text(encoding="utf-8"))
     described["model_config"] = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    return RunState(**described)
+    ranges = tuple((int(first), int(end)) for first, end in described.pop("skipped_samples", ()))
+    return RunState(**described, skipped_samples=ranges)
 
 
 def write_manifest(folder: Path, records: Mapping[str, FileRecord]) -> None:
@@ -162,11 +168,12 @@ def fault_of(folder: Path) -> str | None:
     return None
 
 
-def newest_whole(directory: Path, say: Say) -> tuple[Path, tuple[str, ...]]:
-    """The newest whole checkpoint and the names of newer ones that are not, with a word for each of these."""
-    for leftover in unfinished_folders(directory):
-        say(f"{leftover.name} is left by an interrupted save; the next save removes it")
-    folders = step_folders(directory)
+def newest_whole(directory: Path, say: Say, undone: Sequence[Path] = ()) -> tuple[Path, tuple[str, ...]]:
+    """The newest whole checkpoint and the names of newer ones that are not, with a word for each of these.
+
+    Those in `undone` are not looked at.
+    """
+    folders = [folder for folder in step_folders(directory) if folder not in undone]
     _mention_latest(directory, folders, say)
     passed_over: list[str] = []
     for folder in folders:
@@ -176,6 +183,8 @@ def newest_whole(directory: Path, say: Say) -> tuple[Path, tuple[str, ...]]:
         say(f"{folder.name} passed over: {fault}")
         passed_over.append(folder.name)
     found = f"of {', '.join(passed_over)} none is whole" if passed_over else "there is none"
+    if undone:
+        found += f" from before the samples to be skipped ({undone[-1].name} is later)"
     raise UserError(
         f"no checkpoint to resume from in {directory}: {found}; start a new run in another --output"
     )

@@ -4,15 +4,13 @@ Saving is three calls. `snapshot` copies this rank's state to host memory and ma
 writes and hashes this rank's files there, with no communication, so it may run in a background thread;
 `commit` learns how every rank fared, completes the folder and renames it. Resuming is `find_resumable` before
 the DeepSpeed engine exists, for it decides one of its settings, and `CheckpointStore.load` after.
-All but `write` are called by every rank together.
+All but `write` are called by every rank together. Only the holder of the folder's lease commits.
 """
 
 from __future__ import annotations
 
-import contextlib
-import pickle
 import shutil
-from collections.abc import Iterator, Mapping
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,11 +19,11 @@ import torch.distributed as dist
 
 from deltalm_ds.errors import UserError
 from deltalm_ds.files import fsync_directory, write_text_atomically
-from deltalm_ds.model.config import with_decoder
 from deltalm_ds.training import universal
 from deltalm_ds.training.checkpoint_engine import (
     SnapshotEngine,
     num_tensor_bytes,
+    refusing_code,
     restricted_loading,
     write_synced,
 )
@@ -35,38 +33,19 @@ from deltalm_ds.training.checkpoint_folder import (
     FileRecord,
     RunState,
     Say,
-    differences,
     fault_of,
     is_no_space,
-    newest_whole,
-    read_run_state,
     step_folders,
-    unfinished_folders,
     write_manifest,
     write_run_state,
 )
 from deltalm_ds.training.distributed import on_first
+from deltalm_ds.training.lease import Lease, remove_folder
+from deltalm_ds.training.resuming import Resumable
 
 ResultT = TypeVar("ResultT")
 
 _SPARE_BYTES = 1 << 20  # for headers, run.json and the manifest
-
-
-@dataclass(frozen=True)
-class Resumable:
-    """The checkpoint to resume from, as every rank knows it."""
-
-    folder: Path
-    state: RunState
-    passed_over: tuple[str, ...]
-    """Names of newer checkpoints that are not whole."""
-    needs_universal: bool
-    """Whether DeepSpeed must be initialised with {"checkpoint": {"load_universal": true}}."""
-
-    @property
-    def loaded_folder(self) -> Path:
-        """The folder DeepSpeed reads: the checkpoint's own, or its converted form."""
-        return universal.universal_folder(self.folder) if self.needs_universal else self.folder
 
 
 @dataclass
@@ -85,60 +64,26 @@ class Written:
     records: dict[str, FileRecord]
     fault: str | None
     no_space: bool
+    seconds: float
 
 
-def find_resumable(
-    directory: Path,
-    *,
-    world_size: int,
-    zero_stage: int,
-    dtype: str,
-    model_config: Mapping[str, Any],
-    fingerprint: Mapping[str, Any],
-    allow_changes: bool = False,
-    say: Say = print,
-) -> Resumable:
-    """The newest whole checkpoint in `directory`, made ready for this world size and ZeRO stage.
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint that is complete."""
 
-    Rank 0 looks, verifies sizes and hashes, converts where the sharding has changed, and tells the others;
-    `say` gets a line about everything out of the ordinary. With `allow_changes` another fingerprint is only
-    said. torch.distributed must be initialised.
-
-    Raises UserError on every rank if nothing whole is there, or if the checkpoint belongs to another model,
-    other data, another dtype, or a ZeRO stage that cannot become this one.
-    """
-
-    def look() -> Resumable:
-        folder, passed_over = newest_whole(directory, say)
-        state = read_run_state(folder)
-        _check_identity(state, model_config, fingerprint, say if allow_changes else None)
-        if state.dtype != dtype:
-            raise UserError(
-                f"{folder} is in {state.dtype}, this run in {dtype}; set {state.dtype} in the DeepSpeed JSON"
-            )
-        changed_stage = state.zero_stage != zero_stage
-        if changed_stage and 0 in (state.zero_stage, zero_stage):
-            raise UserError(
-                f"{folder} is of ZeRO stage {state.zero_stage}, which stage {zero_stage} cannot read;"
-                f' set "zero_optimization": {{"stage": {state.zero_stage}}} in the DeepSpeed JSON'
-            )
-        needs_universal = zero_stage > 0 and (changed_stage or state.world_size != world_size)
-        if needs_universal:
-            say(
-                f"converting {folder.name} from ZeRO {state.zero_stage} on {state.world_size} processes"
-                f" for ZeRO {zero_stage} on {world_size}"
-            )
-            with _refusing_code(folder):
-                universal.convert(folder)
-        return Resumable(folder, state, passed_over, needs_universal)
-
-    return on_first(look)
+    folder: Path
+    num_bytes: int
+    """Of all files of all ranks."""
+    write_seconds: float
+    """Of the rank that took longest to write."""
 
 
 class CheckpointStore:
     """The checkpoints of one DeepSpeed engine in one directory, of which the newest `num_kept` are kept."""
 
-    def __init__(self, directory: Path, engine: Any, *, num_kept: int, say: Say = print) -> None:
+    def __init__(
+        self, directory: Path, engine: Any, *, num_kept: int, lease: Lease, say: Say = print
+    ) -> None:
         """Take over the engine's reading and writing.
 
         Raises ValueError if num_kept < 1, UserError for settings that make DeepSpeed write files by itself.
@@ -153,6 +98,7 @@ class CheckpointStore:
         self.directory = directory
         self._engine = engine
         self._num_kept = num_kept
+        self._lease = lease
         self._say = say
         self._broken: set[str] = set()
         self._collector = SnapshotEngine()
@@ -170,32 +116,37 @@ class CheckpointStore:
                 f'"load_universal" must be {resumable.needs_universal} in the DeepSpeed configuration'
             )
         folder = resumable.loaded_folder
-        with restricted_loading(), _refusing_code(folder):
+        with restricted_loading(), refusing_code(folder):
             loaded, _ = self._engine.load_checkpoint(str(folder.parent), tag=folder.name)
             if loaded is None:
                 raise RuntimeError(f"DeepSpeed found nothing to load in {folder}")
             if resumable.needs_universal:
                 universal.repair_after_loading(self._engine, folder)
         self._broken.update(resumable.passed_over)
+        self._lease = resumable.lease
         return resumable.state
+
+    def check_lease(self) -> None:
+        """On rank 0, before anything is written for the run: UserError if it has been taken over."""
+        self._lease.check()
 
     def save(self, state: RunState) -> Path:
         """Snapshot, write and commit, one after the other; returns the new folder."""
-        return self.commit(self.write(self.snapshot(state)))
+        return self.commit(self.write(self.snapshot(state))).folder
 
     def snapshot(self, state: RunState) -> Snapshot:
         """Copy what this rank must write to host memory and make the folder aside.
 
-        Raises UserError on every rank if the disk has no room for the shares of all.
+        Raises UserError on every rank if the disk has no room for the shares of all, or another run has
+        taken the lease.
         """
         self._engine.save_checkpoint(
             str(self.directory), tag=state.name, client_state=universal.CLIENT_STATE, save_latest=False
         )
         snapshot = Snapshot(state, self._collector.collected)
         self._collector.collected = {}
-        on_first(self._remove_leftovers)
         self._check_space(snapshot)
-        on_first(self._aside(state).mkdir)
+        on_first(lambda: self._make_aside(state))
         return snapshot
 
     def write(self, snapshot: Snapshot) -> Written:
@@ -204,28 +155,29 @@ class CheckpointStore:
         Calls no collective and raises nothing: `commit` tells every rank of a failure.
         """
         aside = self._aside(snapshot.state)
-        records = {}
+        start, records = time.perf_counter(), {}
         try:
             aside.mkdir(exist_ok=True)  # rank 0 made it, but a network file system may not show it yet
             for name in list(snapshot.files):
                 records[name] = write_synced(snapshot.files.pop(name), aside / name)
         except Exception as error:
             snapshot.files.clear()
-            return Written(snapshot.state, {}, f"{type(error).__name__}: {error}", is_no_space(error))
-        return Written(snapshot.state, records, None, False)
+            fault, seconds = f"{type(error).__name__}: {error}", time.perf_counter() - start
+            return Written(snapshot.state, {}, fault, is_no_space(error), seconds)
+        return Written(snapshot.state, records, None, False, time.perf_counter() - start)
 
-    def commit(self, written: Written) -> Path:
+    def commit(self, written: Written) -> Saved:
         """Complete the folder, rename it to `step_N`, point `latest` to it, and remove what is too old.
 
         If any rank failed to write, the folder aside is removed, earlier checkpoints are untouched, and every
-        rank raises: UserError when the disk was full, RuntimeError otherwise.
+        rank raises: UserError when the disk was full or the lease is lost, RuntimeError otherwise.
         """
         state = written.state
         everyone: list[Any] = [None] * dist.get_world_size()
         dist.all_gather_object(everyone, written)
         faults = [f"rank {rank}: {each.fault}" for rank, each in enumerate(everyone) if each.fault]
         if faults:
-            on_first(lambda: shutil.rmtree(self._aside(state)))
+            on_first(lambda: remove_folder(self._aside(state)))
             message = f"{state.name} not saved in {self.directory}, earlier ones are untouched: {faults[0]}"
             if any(each.no_space for each in everyone):
                 raise UserError(f"{message}; free space or set --output elsewhere")
@@ -233,16 +185,18 @@ class CheckpointStore:
         records = {name: record for each in everyone for name, record in each.records.items()}
 
         on_first(lambda: self._finish(state, records))
-        return self.directory / state.name
+        return Saved(
+            self.directory / state.name,
+            sum(record.size for record in records.values()),
+            max(each.seconds for each in everyone),
+        )
 
     def _aside(self, state: RunState) -> Path:
-        return self.directory / (state.name + UNFINISHED)
+        return self._lease.aside(state.name, UNFINISHED)
 
-    def _remove_leftovers(self) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        for leftover in unfinished_folders(self.directory):
-            self._say(f"removing {leftover.name}, left by an interrupted save")
-            shutil.rmtree(leftover)
+    def _make_aside(self, state: RunState) -> None:
+        self._aside(state).mkdir()
+        self._lease.check()  # after, not before: see the module of the lease
 
     def _check_space(self, snapshot: Snapshot) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -259,10 +213,11 @@ class CheckpointStore:
 
     def _finish(self, state: RunState, records: dict[str, FileRecord]) -> None:
         aside, final = self._aside(state), self.directory / state.name
+        self._lease.check()
         try:
             if final.exists() and fault_of(final) is None:
                 self._say(f"{state.name} is already there and whole")
-                shutil.rmtree(aside)
+                remove_folder(aside)
             else:
                 write_manifest(aside, {**records, **write_run_state(aside, state)})
                 fsync_directory(aside)
@@ -292,30 +247,4 @@ class CheckpointStore:
     @staticmethod
     def _remove(folder: Path) -> None:
         shutil.rmtree(universal.universal_folder(folder), ignore_errors=True)
-        shutil.rmtree(folder)
-
-
-def _check_identity(
-    state: RunState, model_config: Mapping[str, Any], fingerprint: Mapping[str, Any], say_only: Say | None
-) -> None:
-    # First the objectives, for they decide what kind of model there is.
-    if changed := differences(state.fingerprint, fingerprint):
-        message = f"checkpoint {state.name} is of other data or objectives: {changed}"
-        if say_only is None:
-            raise UserError(f"{message}; give the same, or --allow-changes, or start a new run")
-        say_only(message)
-    if changed := differences(with_decoder(state.model_config), model_config):
-        raise UserError(
-            f"checkpoint {state.name} is of another model: {changed};"
-            " give the same model options, or start a new run"
-        )
-
-
-@contextlib.contextmanager
-def _refusing_code(folder: Path) -> Iterator[None]:
-    """Turn the refusal of restricted loading into a UserError."""
-    try:
-        yield
-    except pickle.UnpicklingError as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{folder} is refused, for loading it could run code: {reason}") from error
+        remove_folder(folder)

@@ -11,7 +11,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +38,22 @@ class StepOutcome:
     """Norm of the global gradient before clipping."""
     loss_scale: float
     """Of fp16; 1 otherwise."""
+    loss: float
+    """In nats a token, over all ranks; label smoothing included."""
+    is_spike: bool
+    """Whether the loss is above the limit that `Engine.step` was given."""
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A loss before the update."""
+
+    loss: Tensor
+    """In nats a token, a scalar on the host, complete once `has_come` has happened."""
+    limit: float
+    is_spike: Tensor
+    """Whether it is above the limit, a scalar on the device."""
+    has_come: torch.cuda.Event | None
 
 
 class Engine:
@@ -163,22 +180,48 @@ class Engine:
         dropout: DropoutState | None,
         label_smoothing: float = 0.0,
         smoothing_form: SmoothingForm = "fairseq",
+        *,
+        spike_limit: float = math.inf,
+        skip_spikes: bool = False,
+        between: Callable[[], object] = lambda: None,
     ) -> tuple[StepOutcome, list[CrossEntropy]]:
         """Forward and backward over this rank's micro-batches, then one update.
 
         `num_target_tokens`, a scalar, counts the labelled tokens of all ranks. Every rank must bring the
-        same number of micro-batches.
+        same number of micro-batches; `between` is called before each of them but the first. With
+        `skip_spikes` a loss above `spike_limit` makes no update.
         """
-        losses = []
+        losses: list[CrossEntropy] = []
         for number, batch in enumerate(micro_batches):
-            self.deepspeed.set_gradient_accumulation_boundary(number == len(micro_batches) - 1)
+            if number:
+                between()
+            is_last = number == len(micro_batches) - 1
+            self.deepspeed.set_gradient_accumulation_boundary(is_last)
             sums = self.forward(batch, dropout, label_smoothing, smoothing_form)
-            loss = sums.loss * (dist.get_world_size() / num_target_tokens.clamp(min=1)).float()
-            self.deepspeed.backward(loss, scale_wrt_gas=False)
             losses.append(CrossEntropy(*(part.detach() for part in sums)))
-        return self._update(), losses
+            loss = sums.loss * (dist.get_world_size() / num_target_tokens.clamp(min=1)).float()
+            if is_last:
+                seen = self._loss_seen(losses, num_target_tokens, spike_limit)
+                if skip_spikes:
+                    # What is not finite makes no update, at any stage and in any dtype; nobody waits to know.
+                    loss = loss * torch.where(seen.is_spike, math.inf, 1.0)
+            self.deepspeed.backward(loss, scale_wrt_gas=False)
+        return self._update(seen), losses
 
-    def _update(self) -> StepOutcome:
+    def _loss_seen(self, losses: Sequence[CrossEntropy], num_target_tokens: Tensor, limit: float) -> _Seen:
+        """The step's loss over all ranks: it goes to the host ahead of the update, and is there after it."""
+        total = torch.stack([sums.loss for sums in losses]).sum(dtype=torch.float64)
+        dist.all_reduce(total)
+        loss = total / num_target_tokens.clamp(min=1)
+        if loss.device.type == "cpu":
+            return _Seen(loss, limit, loss > limit, None)
+        on_host = torch.empty((), dtype=torch.float64, pin_memory=True)
+        on_host.copy_(loss, non_blocking=True)
+        has_come = torch.cuda.Event()
+        has_come.record()
+        return _Seen(on_host, limit, loss > limit, has_come)
+
+    def _update(self, seen: _Seen) -> StepOutcome:
         scale = self.loss_scale
         if self._has_plain_gradients:
             norm = self._plain_gradient_norm()
@@ -194,7 +237,9 @@ class Engine:
             norm = float(self.deepspeed.get_global_grad_norm())
         if applied and self.config.dynamic_loss_scale is not None:
             self._grow_loss_scale(self.config.dynamic_loss_scale.growth_interval)
-        return StepOutcome(applied, norm, scale)
+        if seen.has_come is not None:
+            seen.has_come.synchronize()
+        return StepOutcome(applied, norm, scale, float(seen.loss), bool(seen.loss > seen.limit))
 
     def _plain_gradient_norm(self) -> float:
         """Norm of the all-reduced gradients, NaN read as infinite: the same on every rank."""

@@ -34,7 +34,7 @@ from deltalm_ds.downstream.tuning_data import (
 )
 from deltalm_ds.model import Recomputation
 from deltalm_ds.text.tokenizer import Tokenizer, train_tokenizer
-from deltalm_ds.training.assembly import Parts, new_output_folder, open_corpus, running
+from deltalm_ds.training.assembly import Parts, begun_or_new, new_output_folder, open_corpus, running
 from deltalm_ds.training.checkpoint_folder import START
 from deltalm_ds.training.deepspeed_batch import RequestedBatch
 from deltalm_ds.training.deepspeed_config import DeepSpeedConfig, read_deepspeed_config
@@ -72,6 +72,7 @@ def finetuning(settings: FinetuneSettings) -> Iterator[Trainer]:
 
 def _parts(settings: FinetuneSettings, process: Process) -> Parts:
     task = find_task(settings.task)
+    settings = begun_or_new(settings)
     output = on_first(lambda: new_output_folder(settings, settings.task))
     start = None if settings.resume else on_first(lambda: _write_data(settings, task, output))
     corpus = open_corpus(lambda: output / DATA)

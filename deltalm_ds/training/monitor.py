@@ -22,18 +22,17 @@ class Monitor:
 
     A record is a step with named numbers. TensorBoard shows each name as a curve; metrics.jsonl holds a JSON
     object a line. After a resume both go on from the step of the checkpoint: what was recorded later is
-    forgotten, since it will come again.
+    forgotten, since it will come again. metrics.jsonl is then a new file, so that an earlier process of the
+    run, should it still live, adds its lines to the old one.
     """
 
-    def __init__(self, output: Path, resumed_at: int | None) -> None:
+    def __init__(self, output: Path, resumed_at: int) -> None:
         output.mkdir(parents=True, exist_ok=True)
         metrics = output / METRICS
-        if resumed_at is not None and metrics.exists():
+        if metrics.exists():
             _forget_after(metrics, resumed_at)
         self._metrics = metrics.open("a", encoding="utf-8")
-        self._board = SummaryWriter(
-            str(output / TENSORBOARD), purge_step=None if resumed_at is None else resumed_at + 1
-        )
+        self._board = SummaryWriter(str(output / TENSORBOARD), purge_step=resumed_at + 1)
 
     def record(self, step: int, kind: str, values: Mapping[str, float | int | None]) -> None:
         """Record `values` of `step`; kind ("train", "validation") is their group.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +13,7 @@ import tyro
 from deltalm_ds.errors import UserError
 from deltalm_ds.ops import SmoothingForm
 from deltalm_ds.training.optimizer import OptimizerSettings
+from deltalm_ds.training.spikes import SpikeSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,11 @@ class RunSettings:
     fine-tuned DeltaLM, or a model of ours."""
     resume: bool = False
     """Go on with the run in --output, from its newest whole checkpoint."""
+    resume_if_begun: bool = False
+    """Go on with the run in --output if it has a checkpoint, else begin it: for jobs that are requeued."""
+    skip_samples: tuple[str, ...] = ()
+    """Ranges of samples never to train on, FIRST:END each, as the lines about skipped steps name them. A run
+    that has trained on them goes back to its newest checkpoint from before."""
     allow_changes: bool = False
     """Resume even though data, tokenizer, objectives or mixture are not what the run began with."""
     steps: int | None = None
@@ -84,8 +91,10 @@ class RunSettings:
     """For the deepspeed launcher, which gives it; nothing to set by hand."""
     optimizer_settings: OptimizerSettings = field(default_factory=OptimizerSettings)
     monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
+    spike_settings: SpikeSettings = field(default_factory=SpikeSettings)
 
     def __post_init__(self) -> None:
+        self.skipped_samples()
         for name in ("steps", "stop_after"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -96,8 +105,20 @@ class RunSettings:
             raise UserError(f"--label-smoothing must lie in [0, 1), not {self.label_smoothing}")
         if self.resume and self.output is None:
             raise UserError("--resume needs --output, the folder of the run to go on with")
+        if self.resume_if_begun and self.output is None:
+            raise UserError("--resume-if-begun needs --output, the folder of the run")
         if self.resume and self.from_ is not None:
             raise UserError("--from starts a new run and --resume goes on with one: give one of them")
+
+    def skipped_samples(self) -> tuple[tuple[int, int], ...]:
+        """First and end of each range in `skip_samples`, in ascending order."""
+        ranges = []
+        for text in self.skip_samples:
+            match = re.fullmatch(r"(\d+):(\d+)", text)
+            if match is None or int(match[1]) >= int(match[2]):
+                raise UserError(f"--skip-samples takes FIRST:END with FIRST below END, not {text!r}")
+            ranges.append((int(match[1]), int(match[2])))
+        return tuple(sorted(ranges))
 
     def changed_options(self) -> list[str]:
         """The command line's options that are not at their defaults, "--name value" each."""

@@ -20,7 +20,10 @@ from deltalm_ds.model import DeltaLM
 from deltalm_ds.scoring.metrics import build_metric
 from deltalm_ds.training.distributed import Process, from_first
 from deltalm_ds.training.engine import Engine
-from deltalm_ds.training.validation import ValidationReport, Validator
+from deltalm_ds.training.validation import NO_PAUSE, Pause, ValidationReport, Validator
+
+_EXAMPLES_AT_ONCE = 64
+"""Examples that are decoded before the next look whether the validation is to end."""
 
 
 class TaskValidator:
@@ -59,15 +62,15 @@ class TaskValidator:
         self.texts_title = "outputs"
         """What a report's texts show."""
 
-    def run(self, engine: Engine) -> ValidationReport:
-        """Validate the engine's model; called by all processes together."""
-        report = self._losses.run(engine)
+    def run(self, engine: Engine, pause: Pause = NO_PAUSE) -> ValidationReport:
+        """Validate the engine's model; called by all processes together, as `pause` is between batches."""
+        report = self._losses.run(engine, pause)
         with torch.no_grad():
-            outputs = self._outputs(plain_model(engine, self._process.device))
+            outputs = self._outputs(plain_model(engine, self._process.device), pause)
         values, texts = from_first(self._scored(outputs) if self._process.is_first else None) or ({}, "")
         return _TaskReport({**report.values, **values}, texts, tuple(values))
 
-    def _outputs(self, model: DeltaLM) -> list[str]:
+    def _outputs(self, model: DeltaLM, pause: Pause) -> list[str]:
         """The best output for every example, on rank 0."""
         rank, world_size = self._process.rank, self._process.world_size
         mine = list(range(rank, len(self._examples), world_size))
@@ -81,9 +84,15 @@ class TaskValidator:
                 batch_tokens=self._batch_tokens,
                 allowed=self._allowed(language, model.config.vocabulary_rows),
             )
-            texts = [self._examples[place].source for place in places]
-            found = generator.generate(texts, [language] * len(texts))
-            outputs |= {place: best[0].text for place, best in zip(places, found.ranked, strict=True)}
+            places.sort(key=lambda place: len(self._examples[place].source))
+            for start in range(0, len(places), _EXAMPLES_AT_ONCE):
+                if pause.is_wanted():
+                    break
+                part = places[start : start + _EXAMPLES_AT_ONCE]
+                texts = [self._examples[place].source for place in part]
+                found = generator.generate(texts, [language] * len(texts))
+                outputs |= {place: best[0].text for place, best in zip(part, found.ranked, strict=True)}
+        pause.together()
         everyone: list[Any] = [None] * world_size
         dist.all_gather_object(everyone, outputs)
         merged = {place: text for each in everyone for place, text in each.items()}

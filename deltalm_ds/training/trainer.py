@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import resource
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,18 +13,27 @@ import torch
 from deltalm_ds.data.batches import StepBatches
 from deltalm_ds.data.loader import StepLoader, to_tensors
 from deltalm_ds.data.samples import GroupName
+from deltalm_ds.errors import UserError
 from deltalm_ds.model import DeltaLMConfig, DropoutState
+from deltalm_ds.ops import CrossEntropy
 from deltalm_ds.training.checkpoint_folder import MODEL, RunState
 from deltalm_ds.training.checkpoints import CheckpointStore
 from deltalm_ds.training.distributed import Process, on_first, sum_over_ranks
 from deltalm_ds.training.engine import Engine, StepOutcome
-from deltalm_ds.training.flops import Peak, training_flops
-from deltalm_ds.training.monitor import Monitor, duration, say
+from deltalm_ds.training.flops import training_flops
+from deltalm_ds.training.progress import Progress
+from deltalm_ds.training.recorder import Recorder
+from deltalm_ds.training.requests import Requests, Stopped
 from deltalm_ds.training.run_settings import RunSettings
+from deltalm_ds.training.saver import BackgroundSaver
 from deltalm_ds.training.schedule import learning_rate_at
 from deltalm_ds.training.selection import BestModels
+from deltalm_ds.training.spikes import LossWindow, worst_micro_batch
 from deltalm_ds.training.totals import Totals
-from deltalm_ds.training.validation import ValidationReport
+from deltalm_ds.training.validation import Pause, ValidationReport
+
+_SECONDS_OF_WAITING = 0.5
+"""After these a rank without its next batches looks whether the run is asked to stop."""
 
 
 class Validates(Protocol):
@@ -41,20 +47,26 @@ class Validates(Protocol):
     def texts_title(self) -> str:
         """What a report's texts show."""
 
-    def run(self, engine: Engine) -> ValidationReport:
+    def run(self, engine: Engine, pause: Pause) -> ValidationReport:
         """Validate the engine's model; called by all processes together, and the same for all."""
 
 
-@dataclass
-class Progress:
-    """Where the run stands."""
+@dataclass(frozen=True)
+class _ValidationPause:
+    """Between two batches of a validation."""
 
-    step: int = 0
-    """Optimizer steps done, skipped ones included."""
-    next_position: int = 0
-    """Global position of the first sample of the next step."""
-    skipped_steps: int = 0
-    """Steps without an update, for their gradient was not finite."""
+    requests: Requests
+
+    def together(self) -> None:
+        self.requests.agree()
+
+    def is_wanted(self) -> bool:
+        return self.requests.is_asked_to_stop
+
+
+def all_skipped(settings: RunSettings, state: RunState) -> tuple[tuple[int, int], ...]:
+    """Ranges of samples that the run leaves out: those of its settings and those that it has left out."""
+    return tuple(sorted({*settings.skipped_samples(), *state.skipped_samples}))
 
 
 class Trainer:
@@ -75,8 +87,8 @@ class Trainer:
         validator: Validates,
         selection: BestModels | None,
         store: CheckpointStore,
-        monitor: Monitor | None,
-        peak: Peak,
+        recorder: Recorder,
+        requests: Requests,
     ) -> None:
         self.settings = settings
         self.output = output
@@ -89,42 +101,67 @@ class Trainer:
         self.validator = validator
         self.selection = selection
         self.store = store
-        self.monitor = monitor
-        self.peak = peak
+        self.recorder = recorder
+        self.requests = requests
         self.progress = Progress()
-        self.totals = Totals(groups, process.device)
+        self.losses = LossWindow(settings.spike_settings)
+        self.saver = BackgroundSaver(store, recorder.record, recorder.say)
+        self.was_stopped = False
+        """Whether the run was asked to stop, and has saved."""
         self._groups = groups
+        self._skipped_samples = settings.skipped_samples()
+        self._waited_seconds = 0.0
 
     def resume(self, state: RunState) -> None:
         """Take over what a checkpoint says of the run; the engine has its tensors already."""
-        self.progress = Progress(state.step, state.next_position, state.monitoring["skipped_steps"])
-        self.totals.load_state(state.monitoring["totals"])
+        monitoring = state.monitoring
+        self.progress = Progress.from_state(monitoring["progress"])
+        self.losses.load_state(monitoring["losses"])
+        self.recorder.totals.load_state(monitoring["totals"])
+        self.saver.saved_step = state.step
+        self._skipped_samples = all_skipped(self.settings, state)
         if self.selection is not None:
-            self.selection.load_state(state.monitoring["selection"])
+            self.selection.load_state(monitoring["selection"])
 
     def train(self) -> None:
-        """Run to the last step, to --stop-after, or until the validation score no longer rises."""
+        """Run to the last step, to --stop-after, or until the validation score no longer rises.
+
+        A run that is asked to stop saves and sets `was_stopped`.
+        """
+        try:
+            self._train()
+        except Stopped as request:
+            self.recorder.say(f"asked to stop by {request}")
+            if self.saver.saved_step != self.progress.step:
+                self._save()
+            self.saver.finish()
+            self.recorder.say(f"stopped after step {self.progress.step:,}; --resume goes on")
+            self.was_stopped = True
+
+    def _train(self) -> None:
         monitoring = self.settings.monitoring
         assert self.settings.steps is not None  # complete() has filled it in
         last = self.settings.steps
         if self.settings.stop_after is not None:
             last = min(last, self.progress.step + self.settings.stop_after)
-        self._clock = _Clock(self.progress.step)
-        waited = 0.0
+        self.recorder.start(self.progress.step)
+        if self.progress.validation_is_due:
+            self._validate()
         steps: Iterator[StepBatches] = iter(self.loader)
         while self.progress.step < last and not self._is_done:
-            batches = next(steps)
-            self.totals.add_counts(waited_seconds=self.loader.waited_seconds - waited)
-            waited = self.loader.waited_seconds
-            outcome, learning_rate = self._run_step(batches)
+            is_save_wanted = self._get_ready()
+            outcome, learning_rate = self._run_step(next(steps))
             step = self.progress.step
             if step % monitoring.log_every == 0 or step == last:
-                self._record(outcome, learning_rate)
+                if self.process.is_first:
+                    self.store.check_lease()
+                self.recorder.record_step(self.progress, outcome, learning_rate)
             is_due = monitoring.validate_every and step % monitoring.validate_every == 0
             if is_due or step == self.settings.steps:  # not where --stop-after interrupts: it decides nothing
                 self._validate()
-            if step == last or self._is_done or step % monitoring.save_every == 0:
+            if step == last or self._is_done or step % monitoring.save_every == 0 or is_save_wanted:
                 self._save()
+        self.saver.finish()
         if self._is_done:
             self._save_model()
 
@@ -136,12 +173,23 @@ class Trainer:
     @property
     def has_model(self) -> bool:
         """Whether it is there: the run has reached its end."""
-        return self._is_done
+        return self._is_done and not self.was_stopped
 
     @property
     def _is_done(self) -> bool:
         has_stopped = self.selection is not None and self.selection.should_stop
         return has_stopped or self.progress.step == self.settings.steps
+
+    def _get_ready(self) -> bool:
+        """Wait for the next batches, commit what has been written, and tell whether somebody wants a save."""
+        while not self.loader.wait(_SECONDS_OF_WAITING) and not self.requests.is_asked_to_stop:
+            pass
+        is_save_wanted, is_any_writing = self.requests.agree(is_writing=self.saver.is_writing)
+        if not is_any_writing:
+            self.saver.finish()
+        waited, self._waited_seconds = self._waited_seconds, self.loader.waited_seconds
+        self.recorder.totals.add_counts(waited_seconds=self._waited_seconds - waited)
+        return is_save_wanted
 
     def _run_step(self, batches: StepBatches) -> tuple[StepOutcome, float]:
         settings, device = self.settings, self.process.device
@@ -155,6 +203,9 @@ class Trainer:
             DropoutState(settings.seed, self.progress.step),
             settings.label_smoothing,
             settings.smoothing_form,
+            spike_limit=self.losses.limit,
+            skip_spikes=settings.spike_settings.skip_spikes,
+            between=self.requests.agree,
         )
         of_step = Totals(self._groups, device)
         for batch, sums in zip(micro_batches, losses, strict=True):
@@ -172,89 +223,62 @@ class Trainer:
         for tensor in of_step.tensors():
             sum_over_ranks(tensor)
         of_step.add_counts(samples=batches.end_position - batches.first_position)
-        self.totals.add(of_step)
+        self.recorder.totals.add(of_step)
         self.progress.step += 1
         self.progress.next_position = batches.end_position
-        if not outcome.applied:
-            self.progress.skipped_steps += 1
-            self._say(
-                f"step {self.progress.step} skipped: the gradient is not finite (samples "
-                f"{batches.first_position} to {batches.end_position - 1}, loss scale {outcome.loss_scale:g})"
-            )
+        self._judge(batches, outcome, losses)
         return outcome, learning_rate
 
-    def _record(self, outcome: StepOutcome, learning_rate: float) -> None:
-        """Write a record of the steps since the last one and begin new sums."""
-        waited = float(sum_over_ranks(self.totals.counts_of("waited_seconds")))
-        self.totals.add_counts(seconds=self._clock.lap())
-        seconds = self.totals.count("seconds")
-        totals, self.totals = self.totals, Totals(self._groups, self.process.device)
-        if self.monitor is None:
-            return
-        tokens = totals.count("source_tokens") + totals.count("target_tokens")
-        flops = totals.count("flops")
-        world_size = self.process.world_size
-        values = {
-            "loss": totals.count("loss") / max(1.0, totals.count("target_tokens")),
-            **totals.losses(),
-            "learning_rate": learning_rate,
-            "gradient_norm": outcome.gradient_norm,
-            "loss_scale": outcome.loss_scale,
-            "skipped_steps": self.progress.skipped_steps,
-            "samples": self.progress.next_position,
-            "tokens_per_second": tokens / seconds,
-            "samples_per_second": totals.count("samples") / seconds,
-            "model_flop_utilisation": flops / seconds / (self.peak.tflops * 1e12 * world_size),
-            "peak_tflops": self.peak.tflops,
-            "memory_gib": _peak_memory_gib(self.process.device),
-            "data_wait_share": waited / (seconds * world_size),
-        }
-        self.monitor.record(self.progress.step, "train", values)
-        self._say(self._progress_line(values))
-
-    def _progress_line(self, values: dict[str, Any]) -> str:
-        steps = self.settings.steps or 0
-        left = self._clock.seconds_per_step(self.progress.step) * (steps - self.progress.step)
-        skipped = f"  skipped {self.progress.skipped_steps}" if self.progress.skipped_steps else ""
-        objectives = ", ".join(
-            f"{group} {values[f'nll/{group}']:.3f}"
-            for group in dict.fromkeys(group.objective for group in self._groups)
-            if f"nll/{group}" in values
-        )
-        return (
-            f"step {self.progress.step:,}/{steps:,}  loss {values['loss']:.4f} ({objectives})  "
-            f"lr {values['learning_rate']:.2e}  norm {values['gradient_norm']:.2f}  "
-            f"{values['tokens_per_second']:,.0f} tokens/s  MFU {values['model_flop_utilisation']:.1%}  "
-            f"data wait {values['data_wait_share']:.1%}{skipped}  left {duration(left)}"
-        )
+    def _judge(self, batches: StepBatches, outcome: StepOutcome, losses: Sequence[CrossEntropy]) -> None:
+        """Count what was out of the ordinary in the step, say it, and end a run of skipped steps."""
+        progress, limit = self.progress, self.losses.limit
+        progress.spikes += outcome.is_spike
+        if outcome.applied:
+            progress.skipped_in_a_row = 0
+            self.losses.add(outcome.loss)
+        else:
+            progress.skipped_steps += 1
+            progress.skipped_in_a_row += 1
+        if outcome.is_spike or not outcome.applied:
+            worst = worst_micro_batch(batches.micro_batches, losses)
+            what = f"loss {outcome.loss:.4f} above {limit:.4f}" if outcome.is_spike else "no finite gradient"
+            self.recorder.say(
+                f"step {progress.step}{'' if outcome.applied else ' skipped'}: {what} (samples "
+                f"{batches.first_position}:{batches.end_position}); {worst}"
+            )
+        most = self.settings.spike_settings.max_skipped_steps
+        if progress.skipped_in_a_row == most:
+            raise UserError(
+                f"{most} steps in a row were skipped, the last being step {progress.step}: lower the learning"
+                " rate, or resume with --skip-samples FIRST:END of the samples named above"
+            )
 
     def _validate(self) -> None:
+        self.progress.validation_is_due = True
         if self.validator.is_empty:
-            self._say("no validation: the data have no validation samples")
-            return
-        report = self.validator.run(self.engine)
-        if self.selection is not None:
-            self._select(self.selection, report.values)
-        if self.monitor is not None:
-            self.monitor.record(self.progress.step, "validation", report.values)
-            self._say(report.lines())
+            self.recorder.say("no validation: the data have no validation samples")
+        else:
+            report = self.validator.run(self.engine, _ValidationPause(self.requests))
+            if self.selection is not None:
+                self._select(self.selection, report.values)
+            self.recorder.record(self.progress.step, "validation", report.values)
+            self.recorder.say(report.lines())
             if report.texts:
-                self.monitor.show_text(self.progress.step, self.validator.texts_title, report.texts)
-                self._say(report.texts)
+                self.recorder.show_text(self.progress.step, self.validator.texts_title, report.texts)
+        self.progress.validation_is_due = False
 
     def _select(self, selection: BestModels, values: dict[str, float]) -> None:
         step, score = self.progress.step, values[selection.metric]
         if selection.observe(step, score):
             weights = self.engine.full_weights()
-            on_first(lambda: selection.keep(step, weights, self.save_model))
+            on_first(lambda: selection.keep(step, weights, self._save_as_holder))
         elif selection.should_stop:
             num = selection.num_without_improvement
-            self._say(f"stopping: {selection.metric} has not improved in {num} validations")
+            self.recorder.say(f"stopping: {selection.metric} has not improved in {num} validations")
 
     def _save(self) -> None:
-        start = time.perf_counter()
-        self.totals.add_counts(seconds=self._clock.lap())
-        folder = self.store.save(
+        self.recorder.stop_lap()
+        self.saver.start(
             RunState(
                 step=self.progress.step,
                 next_position=self.progress.next_position,
@@ -265,24 +289,29 @@ class Trainer:
                 model_config=self.model_config.to_dict(),
                 settings=self.settings.to_dict(),
                 monitoring={
-                    "skipped_steps": self.progress.skipped_steps,
-                    "totals": self.totals.to_state(),
+                    "progress": self.progress.to_state(),
+                    "losses": self.losses.to_state(),
+                    "totals": self.recorder.totals.to_state(),
                     **({} if self.selection is None else {"selection": self.selection.to_state()}),
                 },
+                skipped_samples=self._skipped_samples,
             )
         )
-        self._say(f"saved {folder} in {time.perf_counter() - start:.1f} s")
+
+    def _save_as_holder(self, weights: dict[str, torch.Tensor], folder: Path) -> None:
+        self.store.check_lease()
+        self.save_model(weights, folder)
 
     def _save_model(self) -> None:
         """Leave the trained weights as a folder that --from and `DeltaLM.from_pretrained` read."""
         folder, selection = self.model_folder, self.selection
         if selection is not None and selection.kept:
-            on_first(lambda: self.save_model(selection.averaged(), folder))
-            self._say(f"the model in {folder} is {selection.describe()}")
+            on_first(lambda: self._save_as_holder(selection.averaged(), folder))
+            self.recorder.say(f"the model in {folder} is {selection.describe()}")
             return
         weights = self.engine.full_weights()
-        on_first(lambda: self.save_model(weights, folder))
-        self._say(f"the trained model is in {folder}: new runs start from it by --from")
+        on_first(lambda: self._save_as_holder(weights, folder))
+        self.recorder.say(f"the trained model is in {folder}: new runs start from it by --from")
 
     def _learning_rate(self, step: int) -> float:
         settings = self.settings.optimizer_settings
@@ -296,32 +325,3 @@ class Trainer:
             total_steps=self.settings.steps,
             schedule=settings.schedule,
         )
-
-    def _say(self, text: str) -> None:
-        if self.process.is_first:
-            say(text)
-
-
-class _Clock:
-    """Time of this process's steps, everything between them included."""
-
-    def __init__(self, first_step: int) -> None:
-        self._first_step = first_step
-        self._start = self._lap = time.perf_counter()
-
-    def lap(self) -> float:
-        """Seconds since the last call."""
-        before, self._lap = self._lap, time.perf_counter()
-        return self._lap - before
-
-    def seconds_per_step(self, step: int) -> float:
-        """Mean over this process's steps so far."""
-        return (time.perf_counter() - self._start) / max(1, step - self._first_step)
-
-
-def _peak_memory_gib(device: torch.device) -> float:
-    """Most memory this process has held: the device's, or its own on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 2**30 if sys.platform == "darwin" else peak / 2**20

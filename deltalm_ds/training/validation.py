@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -53,6 +53,28 @@ class ValidationReport:
         return "\n".join([head, *rows])
 
 
+class Pause(Protocol):
+    """What a validation does between two batches: look whether it is to end."""
+
+    def together(self) -> None:
+        """Called by all ranks at the same place; what it raises, it raises on all of them."""
+
+    def is_wanted(self) -> bool:
+        """Whether this rank knows that the next `together` will raise: what it does until then is for
+        nothing."""
+
+
+class _NoPause:
+    def together(self) -> None:
+        """Go on."""
+
+    def is_wanted(self) -> bool:
+        return False
+
+
+NO_PAUSE: Pause = _NoPause()
+
+
 class Validator:
     """Validates on `samples`, the same ones every time, shared out over the processes."""
 
@@ -97,11 +119,12 @@ class Validator:
         """What a report's texts show."""
         return "filled masks" if self._is_of_encoder else "reconstructed spans"
 
-    def run(self, engine: Engine) -> ValidationReport:
-        """Validate the engine's model; called by all processes together."""
+    def run(self, engine: Engine, pause: Pause = NO_PAUSE) -> ValidationReport:
+        """Validate the engine's model; called by all processes together, as `pause` is between batches."""
         sums = torch.zeros(6, len(self.groups), dtype=torch.float64, device=self.process.device)
         with torch.no_grad():
             for number in range(0, len(self._batches), self.process.world_size):
+                pause.together()
                 self._add(engine, number + self.process.rank, sums)
             texts = ""
             if self._texts:

@@ -115,8 +115,7 @@ def test_newest_goes_by_number_not_by_name(tmp_path: Path) -> None:
     assert [folder.name for folder in step_folders(tmp_path)] == ["step_100", "step_20", "step_9"]
     said: list[str] = []
     assert newest_whole(tmp_path, said.append)[0].name == "step_100"
-    assert "step_1000.tmp is left by an interrupted save" in said[0]
-    assert "latest names 'step_9'" not in " ".join(said)
+    assert said == []
 
 
 @pytest.mark.parametrize("latest", [None, "step_50", ""])

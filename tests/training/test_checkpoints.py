@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import json
+import re
 import resource
 import shutil
 import time
@@ -13,13 +14,15 @@ import pytest
 import torch
 import torch.distributed as dist
 from distributed import DistributedRun, Outcome, run_distributed
-from training.tiny_run import FINGERPRINT, MODEL_CONFIG, TinyRun, find, resume, run_state
+from training.tiny_run import FINGERPRINT, MODEL_CONFIG, TinyRun, find, new_store, resume, run_state
 
 from deltalm_ds.errors import UserError
 from deltalm_ds.training import checkpoints
 from deltalm_ds.training.checkpoint_folder import RunState, fault_of
 from deltalm_ds.training.checkpoints import CheckpointStore
 from deltalm_ds.training.distributed import join_processes
+from deltalm_ds.training.lease import LEASE
+from deltalm_ds.training.resuming import claim
 
 # ---- with a stand-in for DeepSpeed's engine, in this process
 
@@ -73,13 +76,15 @@ def group_of_one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def make_store(tmp_path: Path) -> Callable[..., Store]:
     def make(num_kept: int = 3) -> Store:
         engine, said = StandInEngine(), []
-        return Store(CheckpointStore(tmp_path, engine, num_kept=num_kept, say=said.append), engine, said)
+        lease = claim(tmp_path, said.append)
+        store = CheckpointStore(tmp_path, engine, num_kept=num_kept, lease=lease, say=said.append)
+        return Store(store, engine, said)
 
     return make
 
 
 def names(directory: Path) -> list[str]:
-    return sorted(path.name for path in directory.iterdir())
+    return sorted(path.name for path in directory.iterdir() if path.name != LEASE)
 
 
 def test_save_and_load(tmp_path: Path, make_store: Callable[..., Store]) -> None:
@@ -98,9 +103,11 @@ def test_a_snapshot_does_not_change_with_the_engine(tmp_path: Path, make_store: 
     saver.engine.weights.fill_(5)
     snapshot = saver.store.snapshot(run_state(5))
     saver.engine.weights.fill_(6)
-    assert names(tmp_path) == ["step_5.tmp"]
+    (aside,) = names(tmp_path)
+    assert aside.startswith("step_5.")
+    assert aside.endswith("-0-0.tmp")
     written = saver.store.write(snapshot)
-    assert names(tmp_path / "step_5.tmp") == ["weights.pt"]
+    assert names(tmp_path / aside) == ["weights.pt"]
     saver.store.commit(written)
     fresh = make_store()
     fresh.store.load(find(tmp_path))
@@ -242,7 +249,7 @@ def test_without_sharding_the_number_of_processes_is_free(
 
 def test_num_kept_is_checked(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        CheckpointStore(tmp_path, StandInEngine(), num_kept=0)
+        CheckpointStore(tmp_path, StandInEngine(), num_kept=0, lease=claim(tmp_path))
 
 
 # ---- with DeepSpeed, in two processes
@@ -266,7 +273,7 @@ def train_and_save(root: str) -> None:
     for stage, dtype, offload in CASES:
         name = case_name(stage, dtype, offload)
         run = TinyRun(stage, dtype, offload=offload)
-        store = CheckpointStore(Path(root) / name, run.engine, num_kept=2)
+        store = new_store(Path(root) / name, run)
         run.train(3, overflow_at=1 if dtype == "fp16" else None)
         before = run.digest()
         store.save(run.state())
@@ -274,7 +281,7 @@ def train_and_save(root: str) -> None:
         results[name] = [before, run.summary(run.train(2))]
 
     directory = Path(root) / "failing"
-    store = CheckpointStore(directory, run.engine, num_kept=2)
+    store = new_store(directory, run)
     store.save(run.state())
     run.train(1)
     results["failures"] = [_message(store, run.state(), rank) for rank in (1, 0, None)]
@@ -383,9 +390,8 @@ def test_kill_9_in_a_save_leaves_the_checkpoint_before(
     saved: tuple[Path, list[dict[str, Any]]], resumed: list[Outcome]
 ) -> None:
     assert resumed[0].value["killed"] == ["step_5", ["latest", "step_5", "step_6"]]
-    assert "step_6.tmp is left by an interrupted save" in resumed[0].stdout
-    assert "removing step_6.tmp" in resumed[0].stdout
-    assert "step_6.tmp" not in resumed[1].stdout
+    assert re.search(r"removing step_6\.\S+-0-0\.tmp, left by an interrupted save", resumed[0].stdout)
+    assert "removing" not in resumed[1].stdout
 
 
 @pytest.mark.slow

@@ -17,7 +17,9 @@ from torch.nn import functional
 
 from deltalm_ds.training.checkpoint_engine import SnapshotEngine
 from deltalm_ds.training.checkpoint_folder import RunState
-from deltalm_ds.training.checkpoints import CheckpointStore, Resumable, find_resumable
+from deltalm_ds.training.checkpoints import CheckpointStore
+from deltalm_ds.training.distributed import on_first
+from deltalm_ds.training.resuming import Resumable, claim, find_resumable
 
 GLOBAL_BATCH = 8
 ACCUMULATION = 2
@@ -131,12 +133,18 @@ def find(directory: Path, **changes: Any) -> Resumable:
     return find_resumable(directory, **fields)
 
 
+def new_store(directory: Path, run: TinyRun) -> CheckpointStore:
+    """For a run that begins in the folder."""
+    lease = on_first(lambda: claim(directory))
+    return CheckpointStore(directory, run.engine, num_kept=2, lease=lease)
+
+
 def resume(
     directory: Path, stage: int, dtype: str, offload: bool = False
 ) -> tuple[TinyRun, CheckpointStore, Resumable]:
     resumable = find(directory, zero_stage=stage, dtype=dtype)
     run = TinyRun(stage, dtype, load_universal=resumable.needs_universal, offload=offload)
-    store = CheckpointStore(directory, run.engine, num_kept=2)
+    store = CheckpointStore(directory, run.engine, num_kept=2, lease=resumable.lease)
     run.step = store.load(resumable).step
     return run, store, resumable
 
