@@ -63,22 +63,30 @@ class Requests:
         """Whether this rank has heard of a wish to stop; others may hear a second later."""
         return self._asked.is_set()
 
-    def agree(self, *, is_writing: bool = False) -> tuple[bool, bool]:
-        """What all ranks do next; called by all together, before each micro-batch and each validation batch.
+    def check(self) -> None:
+        """Raises Stopped on all ranks if any has heard of a wish to stop; called by all together."""
+        self._agree(False, False)
 
-        Returns whether to save now, and whether any rank `is_writing` still. Raises Stopped on all ranks if
-        any has heard of a wish to stop.
+    def agree(self, *, is_writing: bool) -> tuple[bool, bool]:
+        """What all ranks do with the next step; called by all together, before each.
+
+        Returns whether to save after it, and whether any rank `is_writing` still. Raises as `check` does.
         """
-        flags = torch.tensor([self._asked.is_set(), self._save_is_asked, is_writing], dtype=torch.int32)
-        if self._group is not None:
-            dist.all_reduce(flags, dist.ReduceOp.MAX, group=self._group)
-        stop, save, writing = flags.bool().tolist()
-        if stop:
-            raise Stopped(self._store.get(_KEY).decode())
+        save, writing = self._agree(self._save_is_asked, is_writing)
         if save and self._process.is_first:
             (self._output / SAVE_FILE).unlink(missing_ok=True)
             self._save_is_asked = False
         return save, writing
+
+    def _agree(self, *wishes: bool) -> list[bool]:
+        """For each wish, whether any rank has it."""
+        flags = torch.tensor([self._asked.is_set(), *wishes], dtype=torch.int32)
+        if self._group is not None:
+            dist.all_reduce(flags, dist.ReduceOp.MAX, group=self._group)
+        stop, *any_wish = flags.bool().tolist()
+        if stop:
+            raise Stopped(self._store.get(_KEY).decode())
+        return any_wish
 
     def _listen(self) -> None:
         # Without its store, which is rank 0's, the run ends at its next collective.

@@ -58,7 +58,7 @@ class _ValidationPause:
     requests: Requests
 
     def together(self) -> None:
-        self.requests.agree()
+        self.requests.check()
 
     def is_wanted(self) -> bool:
         return self.requests.is_asked_to_stop
@@ -205,7 +205,7 @@ class Trainer:
             settings.smoothing_form,
             spike_limit=self.losses.limit,
             skip_spikes=settings.spike_settings.skip_spikes,
-            between=self.requests.agree,
+            between=self.requests.check,
         )
         of_step = Totals(self._groups, device)
         for batch, sums in zip(micro_batches, losses, strict=True):
