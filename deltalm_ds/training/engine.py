@@ -11,8 +11,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -226,10 +228,8 @@ class Engine:
         if self._has_plain_gradients:
             norm = self._plain_gradient_norm()
             finite = norm < float("inf")
-            if not finite and self.config.dtype == "fp32":
-                for parameter in self.module.parameters():
-                    parameter.grad = None  # an optimizer of torch leaves such parameters alone
-            self.deepspeed.step()
+            with self._without_update() if not finite and self.config.dtype == "fp32" else nullcontext():
+                self.deepspeed.step()
             applied = finite and bool(self.deepspeed.was_step_applied())
         else:
             self.deepspeed.step()
@@ -240,6 +240,15 @@ class Engine:
         if seen.has_come is not None:
             seen.has_come.synchronize()
         return StepOutcome(applied, norm, scale, float(seen.loss), bool(seen.loss > seen.limit))
+
+    @contextlib.contextmanager
+    def _without_update(self) -> Iterator[None]:
+        """DeepSpeed's step counts, and changes no weight and no moment: in fp32 it checks nothing itself."""
+        for parameter in self.module.parameters():
+            parameter.grad = None  # an optimizer of torch leaves such parameters alone
+        self.deepspeed.clip_fp32_gradients = lambda: None  # which fails without any gradient
+        yield
+        del self.deepspeed.clip_fp32_gradients
 
     def _plain_gradient_norm(self) -> float:
         """Norm of the all-reduced gradients, NaN read as infinite: the same on every rank."""

@@ -248,6 +248,7 @@ class Trainer:
             )
         most = self.settings.spike_settings.max_skipped_steps
         if progress.skipped_in_a_row == most:
+            self.saver.finish()
             raise UserError(
                 f"{most} steps in a row were skipped, the last being step {progress.step}: lower the learning"
                 " rate, or resume with --skip-samples FIRST:END of the samples named above"

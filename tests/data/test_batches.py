@@ -77,6 +77,24 @@ def test_batches_by_tokens_end_before_the_budget(reader: SampleReader) -> None:
     assert list(islice(resumed, 50)) == batches[123:173]
 
 
+@pytest.mark.parametrize(
+    ("skipped", "expected"),
+    [
+        ([], [(0, 4), (4, 8), (8, 12), (12, 16)]),
+        ([(5, 6)], [(0, 4), (6, 10), (10, 14), (14, 18)]),
+        ([(4, 8)], [(0, 4), (8, 12), (12, 16), (16, 20)]),
+        ([(0, 1), (7, 9)], [(1, 5), (9, 13), (13, 17), (17, 21)]),
+        ([(3, 5), (5, 30)], [(30, 34), (34, 38), (38, 42), (42, 46)]),
+    ],
+)
+@pytest.mark.parametrize("plan", [BatchPlan(batch_size=4), BatchPlan(batch_tokens=40)])
+def test_no_batch_touches_what_is_skipped(
+    plan: BatchPlan, skipped: list[tuple[int, int]], expected: list[tuple[int, int]]
+) -> None:
+    found = plan.batches(lambda positions: np.full(len(positions), 10), end_step=4, skipped=skipped)
+    assert [(batch.first_position, batch.end_position) for batch in found] == expected
+
+
 def test_a_sample_above_the_budget_is_a_batch_of_its_own() -> None:
     plan = BatchPlan(batch_tokens=10)
     lengths = np.array([3, 50, 4, 6, 1, 0, 12] + [10] * 2000)
