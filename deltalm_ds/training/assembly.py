@@ -25,7 +25,7 @@ from deltalm_ds.ops.cuda import choice
 from deltalm_ds.training.checkpoint_folder import CHECKPOINTS, CONFIG, RunState, differences, step_folders
 from deltalm_ds.training.checkpoints import CheckpointStore
 from deltalm_ds.training.deepspeed_config import DeepSpeedConfig
-from deltalm_ds.training.distributed import Process, from_first, join_processes, on_first
+from deltalm_ds.training.distributed import Process, from_first, join_processes, on_first, process_store
 from deltalm_ds.training.engine import Engine
 from deltalm_ds.training.flops import Peak, peak_of
 from deltalm_ds.training.monitor import METRICS, Monitor, say
@@ -36,6 +36,7 @@ from deltalm_ds.training.resuming import claim, find_resumable
 from deltalm_ds.training.run_settings import RunSettings
 from deltalm_ds.training.selection import BestModels
 from deltalm_ds.training.trainer import Trainer, Validates, all_skipped
+from deltalm_ds.training.watchdog import Watchdog
 
 SettingsT = TypeVar("SettingsT", bound=RunSettings)
 
@@ -57,7 +58,7 @@ _MAY_DIFFER = (
         "local_rank",
     ),
     *("preset", "layer_norm", "embedding_layer_norm", "decoder", "cross_attention_start"),
-    *("data_settings", "monitoring", "spike_settings"),
+    *("data_settings", "monitoring", "spike_settings", "watchdog_settings"),
 )
 
 VERIFIED_BYTES = 1 << 28
@@ -107,6 +108,22 @@ def running(make_parts: Callable[[Process], Parts]) -> Iterator[Trainer]:
 @contextlib.contextmanager
 def assembled(parts: Parts) -> Iterator[Trainer]:
     """A trainer of these parts, resumed from its newest checkpoint where the settings say so."""
+    with (
+        Watchdog(
+            parts.output,
+            store=process_store(),
+            rank=parts.process.rank,
+            world_size=parts.process.world_size,
+            device=parts.process.device,
+            settings=parts.settings.watchdog_settings,
+        ) as watchdog,
+        _watched(parts, watchdog) as trainer,
+    ):
+        yield trainer
+
+
+@contextlib.contextmanager
+def _watched(parts: Parts, watchdog: Watchdog) -> Iterator[Trainer]:
     settings, process, output, config = parts.settings, parts.process, parts.output, parts.deepspeed_config
     model = parts.model
     check_optimizer(settings.optimizer_settings, process.device, offload=config.offload_optimizer)
@@ -183,6 +200,7 @@ def assembled(parts: Parts) -> Iterator[Trainer]:
             store=store,
             recorder=Recorder(process, monitor, parts.reader.group_names, peak, settings.steps),
             requests=requests,
+            watchdog=watchdog,
         )
         if state is not None:
             trainer.resume(state)

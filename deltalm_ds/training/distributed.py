@@ -73,6 +73,11 @@ def join_processes() -> Process:
     return Process(rank, world_size, device)
 
 
+def process_store() -> dist.Store:
+    """The store by which the processes met, served by rank 0, for a thread: over a connection of its own."""
+    return dist.distributed_c10d._get_default_store().clone()  # type: ignore[attr-defined]
+
+
 def from_first(value: T) -> T:
     """Rank 0's `value`, on every rank; it must be picklable."""
     box: list[Any] = [value]

@@ -19,7 +19,7 @@ import torch
 import torch.distributed as dist
 
 from deltalm_ds.errors import UserError
-from deltalm_ds.training.distributed import Process
+from deltalm_ds.training.distributed import Process, process_store
 from deltalm_ds.training.stop_signals import STOP_SIGNALS, caught_signals
 
 STOP_FILE, SAVE_FILE = "stop", "save"
@@ -40,9 +40,7 @@ class Requests:
         self._output, self._process = output, process
         self._signals = caught_signals()
         self._group = dist.new_group(backend="gloo") if process.world_size > 1 else None
-        # A connection of its own: the main thread may wait for long in the other.
-        store = dist.distributed_c10d._get_default_store().clone()  # type: ignore[attr-defined]
-        self._store = dist.PrefixStore(f"requests-{next(_numbers)}", store)
+        self._store = dist.PrefixStore(f"requests-{next(_numbers)}", process_store())
         self._asked, self._closed = threading.Event(), threading.Event()
         self._save_is_asked = False
         self._thread = threading.Thread(target=self._listen, daemon=True)

@@ -14,6 +14,7 @@ from deltalm_ds.errors import UserError
 from deltalm_ds.ops import SmoothingForm
 from deltalm_ds.training.optimizer import OptimizerSettings
 from deltalm_ds.training.spikes import SpikeSettings
+from deltalm_ds.training.watchdog_settings import WatchdogSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +93,7 @@ class RunSettings:
     optimizer_settings: OptimizerSettings = field(default_factory=OptimizerSettings)
     monitoring: MonitoringSettings = field(default_factory=MonitoringSettings)
     spike_settings: SpikeSettings = field(default_factory=SpikeSettings)
+    watchdog_settings: WatchdogSettings = field(default_factory=WatchdogSettings)
 
     def __post_init__(self) -> None:
         self.skipped_samples()

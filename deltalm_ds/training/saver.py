@@ -27,7 +27,7 @@ class _Write:
 class BackgroundSaver:
     """Saves one checkpoint at a time, so that host memory holds one snapshot at most.
 
-    All methods are called by every rank together, `is_writing` excepted.
+    Its methods are called by every rank together.
     """
 
     def __init__(self, store: CheckpointStore, record: Record, say: Callable[[str], None]) -> None:
@@ -35,6 +35,11 @@ class BackgroundSaver:
         self._write: _Write | None = None
         self.saved_step: int | None = None
         """The last step that was saved, or is being saved, by this process."""
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether a checkpoint waits for its commit; the same on every rank."""
+        return self._write is not None
 
     @property
     def is_writing(self) -> bool:

@@ -31,6 +31,7 @@ from deltalm_ds.training.selection import BestModels
 from deltalm_ds.training.spikes import LossWindow, worst_micro_batch
 from deltalm_ds.training.totals import Totals
 from deltalm_ds.training.validation import Pause, ValidationReport
+from deltalm_ds.training.watchdog import Watchdog
 
 _SECONDS_OF_WAITING = 0.5
 """After these a rank without its next batches looks whether the run is asked to stop."""
@@ -56,11 +57,14 @@ class _ValidationPause:
     """Between two batches of a validation."""
 
     requests: Requests
+    watchdog: Watchdog
 
     def together(self) -> None:
+        self.watchdog.progress("validation")
         self.requests.check()
 
     def is_wanted(self) -> bool:
+        self.watchdog.progress("validation")
         return self.requests.is_asked_to_stop
 
 
@@ -89,6 +93,7 @@ class Trainer:
         store: CheckpointStore,
         recorder: Recorder,
         requests: Requests,
+        watchdog: Watchdog,
     ) -> None:
         self.settings = settings
         self.output = output
@@ -103,6 +108,7 @@ class Trainer:
         self.store = store
         self.recorder = recorder
         self.requests = requests
+        self.watchdog = watchdog
         self.progress = Progress()
         self.losses = LossWindow(settings.spike_settings)
         self.saver = BackgroundSaver(store, recorder.record, recorder.say)
@@ -134,7 +140,7 @@ class Trainer:
             self.recorder.say(f"asked to stop by {request}")
             if self.saver.saved_step != self.progress.step:
                 self._save()
-            self.saver.finish()
+            self._finish_saving()
             self.recorder.say(f"stopped after step {self.progress.step:,}; --resume goes on")
             self.was_stopped = True
 
@@ -161,7 +167,7 @@ class Trainer:
                 self._validate()
             if step == last or self._is_done or step % monitoring.save_every == 0 or is_save_wanted:
                 self._save()
-        self.saver.finish()
+        self._finish_saving()
         if self._is_done:
             self._save_model()
 
@@ -182,11 +188,12 @@ class Trainer:
 
     def _get_ready(self) -> bool:
         """Wait for the next batches, commit what has been written, and tell whether somebody wants a save."""
+        self.watchdog.progress("step")
         while not self.loader.wait(_SECONDS_OF_WAITING) and not self.requests.is_asked_to_stop:
             pass
         is_save_wanted, is_any_writing = self.requests.agree(is_writing=self.saver.is_writing)
         if not is_any_writing:
-            self.saver.finish()
+            self._finish_saving()
         waited, self._waited_seconds = self._waited_seconds, self.loader.waited_seconds
         self.recorder.totals.add_counts(waited_seconds=self._waited_seconds - waited)
         return is_save_wanted
@@ -205,7 +212,7 @@ class Trainer:
             settings.smoothing_form,
             spike_limit=self.losses.limit,
             skip_spikes=settings.spike_settings.skip_spikes,
-            between=self.requests.check,
+            between=self._look_up,
         )
         of_step = Totals(self._groups, device)
         for batch, sums in zip(micro_batches, losses, strict=True):
@@ -227,7 +234,13 @@ class Trainer:
         self.progress.step += 1
         self.progress.next_position = batches.end_position
         self._judge(batches, outcome, losses)
+        self.watchdog.finished_step()
         return outcome, learning_rate
+
+    def _look_up(self) -> None:
+        """Between two micro-batches."""
+        self.watchdog.progress("step")
+        self.requests.check()
 
     def _judge(self, batches: StepBatches, outcome: StepOutcome, losses: Sequence[CrossEntropy]) -> None:
         """Count what was out of the ordinary in the step, say it, and end a run of skipped steps."""
@@ -248,7 +261,7 @@ class Trainer:
             )
         most = self.settings.spike_settings.max_skipped_steps
         if progress.skipped_in_a_row == most:
-            self.saver.finish()
+            self._finish_saving()
             raise UserError(
                 f"{most} steps in a row were skipped, the last being step {progress.step}: lower the learning"
                 " rate, or resume with --skip-samples FIRST:END of the samples named above"
@@ -259,7 +272,7 @@ class Trainer:
         if self.validator.is_empty:
             self.recorder.say("no validation: the data have no validation samples")
         else:
-            report = self.validator.run(self.engine, _ValidationPause(self.requests))
+            report = self.validator.run(self.engine, _ValidationPause(self.requests, self.watchdog))
             if self.selection is not None:
                 self._select(self.selection, report.values)
             self.recorder.record(self.progress.step, "validation", report.values)
@@ -271,13 +284,20 @@ class Trainer:
     def _select(self, selection: BestModels, values: dict[str, float]) -> None:
         step, score = self.progress.step, values[selection.metric]
         if selection.observe(step, score):
+            self.watchdog.progress("save")
             weights = self.engine.full_weights()
             on_first(lambda: selection.keep(step, weights, self._save_as_holder))
         elif selection.should_stop:
             num = selection.num_without_improvement
             self.recorder.say(f"stopping: {selection.metric} has not improved in {num} validations")
 
+    def _finish_saving(self) -> None:
+        if self.saver.is_unfinished:
+            self.watchdog.progress("save")
+            self.saver.finish()
+
     def _save(self) -> None:
+        self.watchdog.progress("save")
         self.recorder.stop_lap()
         self.saver.start(
             RunState(
@@ -305,6 +325,7 @@ class Trainer:
 
     def _save_model(self) -> None:
         """Leave the trained weights as a folder that --from and `DeltaLM.from_pretrained` read."""
+        self.watchdog.progress("save")
         folder, selection = self.model_folder, self.selection
         if selection is not None and selection.kept:
             on_first(lambda: self._save_as_holder(selection.averaged(), folder))
