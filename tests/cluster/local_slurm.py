@@ -7,8 +7,8 @@
         job.wait_for("COMPLETED")
 
 The GPUs are names, files that nothing computes on. Needs root, slurm-wlm and munge. Several may run at once:
-each has folders, ports and sockets of its own. A requeued job starts again after some ten seconds, a node
-whose slurmd is gone is noticed after some twenty.
+each has folders, ports and sockets of its own. A requeued job starts again after some seven seconds, a node
+whose slurmd is gone is noticed after some thirty.
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -46,7 +45,7 @@ SlurmctldHost=localhost
 SlurmUser=root
 SlurmctldPort={controller_port}
 AuthType=auth/munge
-AuthInfo=socket={scratch}/munge.socket,cred_expire=10
+AuthInfo=socket={scratch}/munge.socket,cred_expire=5
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 SwitchType=switch/none
@@ -178,8 +177,8 @@ class LocalSlurm:
         daemons = {daemon.pid for daemon in self._daemons.values()}
         return [
             process
-            for process in processes_of(self.configuration, node)
-            if process.pid not in daemons and process.pid != os.getpid()
+            for process in processes_of(self.scratch, node)
+            if process.pid not in daemons
         ]
 
     def orphans(self) -> list[str]:
@@ -252,7 +251,7 @@ class LocalSlurm:
             self._daemons[name] = subprocess.Popen(
                 # Should this process be killed, they are too.
                 ["setpriv", "--pdeathsig", "KILL", *command],
-                env={**self.environment, **({"LOCAL_SLURM_NODE": name[7:]} if "slurmd-" in name else {})},
+                env=self.environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -269,23 +268,12 @@ class LocalSlurm:
             except subprocess.TimeoutExpired:
                 daemon.kill()
                 daemon.wait()
-        left = processes_of(self.configuration)
-        for process in left:
-            if process.pid != os.getpid():
+        while left := processes_of(self.scratch):  # a slurmstepd first may leave what it started
+            for process in left:
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    process.send_signal(signal.SIGKILL)
-        psutil.wait_procs(left, timeout=_SECONDS_TO_STOP)
+                    process.kill()
+            psutil.wait_procs(left, timeout=_SECONDS_TO_STOP)
         shutil.rmtree(self.scratch)
-
-
-@contextlib.contextmanager
-def signals_blocked() -> Iterator[None]:
-    """Ctrl-C waits until the block has ended."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _is_of_slurm(variable: str) -> bool:

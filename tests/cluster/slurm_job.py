@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import re
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
-from slurm_processes import Task, task_of
+from slurm_processes import Task, is_child_of_stepd, task_of
 
 if TYPE_CHECKING:
     from local_slurm import LocalSlurm
@@ -82,10 +83,12 @@ class Job:
         self.cluster.run("scontrol", "requeue", self.number)
 
     def tasks(self) -> dict[int, psutil.Process]:
-        """The processes that srun started, by rank, of the newest step; without their children."""
+        """The processes of the newest step, by rank, without their children; the guard's step does not count."""
         found: dict[int, tuple[int, psutil.Process]] = {}
         for process, task in self._processes():
-            if task.step is None or task.rank is None or not _is_child_of_stepd(process):
+            if task.step is None or task.rank is None or not is_child_of_stepd(process):
+                continue
+            if "guard.sh" in task.command:
                 continue
             if task.rank not in found or found[task.rank][0] < int(task.step):
                 found[task.rank] = int(task.step), process
@@ -106,7 +109,7 @@ class Job:
         scripts = [
             process
             for process, task in self._processes()
-            if task.step is None and _is_child_of_stepd(process) and "slurm_script" in task.command
+            if task.step is None and is_child_of_stepd(process) and "slurm_script" in task.command
         ]
         (script,) = scripts
         return script
@@ -120,14 +123,5 @@ class Job:
         return [(process, task) for process, task in found if task is not None and task.job == self.number]
 
 
-def _is_child_of_stepd(process: psutil.Process) -> bool:
-    with contextlib.suppress(psutil.Error):
-        parent = process.parent()
-        return parent is not None and "slurmstepd" in " ".join(parent.cmdline())
-    return False
-
-
 def _number(signal_name: str) -> int:
-    import signal
-
     return int(getattr(signal, f"SIG{signal_name.removeprefix('SIG')}"))

@@ -1,12 +1,16 @@
-"""The processes that a local SLURM has started, told by their environment."""
+"""The processes that a local SLURM has started."""
 
 from __future__ import annotations
 
 import contextlib
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+
+_SOCKET = re.compile(r"socket:\[(\d+)\]")
 
 
 @dataclass(frozen=True)
@@ -25,14 +29,22 @@ class Task:
     command: str
 
 
-def processes_of(configuration: Path, node: str | None = None) -> list[psutil.Process]:
-    """Processes whose environment names this SLURM, those of one node or of all."""
+def processes_of(scratch: Path, node: str | None = None) -> list[psutil.Process]:
+    """Everything that the SLURM in `scratch` runs beside its daemons, on one node or on both: slurmstepds, told
+    by their sockets, and all whose environment names its configuration."""
+    sockets = _stepd_sockets(scratch)
     found = []
     for process in psutil.process_iter():
-        environment = _environment(process)
-        if environment.get("SLURM_CONF") != str(configuration):
+        if process.pid == os.getpid():
             continue
-        if node is None or node in (environment.get("SLURMD_NODENAME"), environment.get("LOCAL_SLURM_NODE")):
+        environment = _environment(process)
+        if environment.get("SLURM_CONF") == str(scratch / "slurm.conf"):
+            name = environment.get("SLURMD_NODENAME")
+        else:
+            name = _node_of_stepd(process, sockets)
+            if name is None:
+                continue
+        if node in (None, name):
             found.append(process)
     return found
 
@@ -55,8 +67,37 @@ def task_of(process: psutil.Process) -> Task | None:
     return None
 
 
+def is_child_of_stepd(process: psutil.Process) -> bool:
+    """Whether SLURM itself started it: the batch script's shell, or a task."""
+    with contextlib.suppress(psutil.Error):
+        parent = process.parent()
+        return parent is not None and parent.name() == "slurmstepd"
+    return False
+
+
 def _environment(process: psutil.Process) -> dict[str, str]:
     try:
         return dict(process.environ()) if process.status() != psutil.STATUS_ZOMBIE else {}
     except (psutil.Error, OSError):
         return {}
+
+
+def _stepd_sockets(scratch: Path) -> dict[str, str]:
+    """Nodes by the inode of the socket that each of their slurmstepds listens on: SCRATCH/NODE/NODE_JOB.STEP."""
+    sockets = {}
+    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+        words = line.split()
+        if len(words) == 8 and Path(words[7]).parent.parent == scratch:
+            sockets[words[6]] = Path(words[7]).parent.name
+    return sockets
+
+
+def _node_of_stepd(process: psutil.Process, sockets: dict[str, str]) -> str | None:
+    """The node of a slurmstepd, which writes its title over its environment."""
+    with contextlib.suppress(psutil.Error, OSError):
+        if process.name() == "slurmstepd":
+            for link in Path(f"/proc/{process.pid}/fd").iterdir():
+                match = _SOCKET.fullmatch(os.readlink(link))
+                if match and match[1] in sockets:
+                    return sockets[match[1]]
+    return None
