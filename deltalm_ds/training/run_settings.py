@@ -13,7 +13,7 @@ import tyro
 from deltalm_ds.errors import UserError
 from deltalm_ds.ops import SmoothingForm
 from deltalm_ds.training.optimizer import OptimizerSettings
-from deltalm_ds.training.spikes import SpikeSettings
+from deltalm_ds.training.spike_settings import SpikeSettings
 from deltalm_ds.training.watchdog_settings import WatchdogSettings
 
 

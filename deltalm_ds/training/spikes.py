@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,32 +13,11 @@ import numpy as np
 import torch.distributed as dist
 from numpy.typing import NDArray
 
-from deltalm_ds.data.batches import MicroBatch
-from deltalm_ds.errors import UserError
+from deltalm_ds.data.batches import MicroBatch, StepBatches
 from deltalm_ds.ops import CrossEntropy
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpikeSettings:
-    """What counts as a loss spike, and what is done about steps that would do harm."""
-
-    spike_sigmas: float = 6.0
-    """A step is a spike if its loss lies this many standard deviations above the mean of the last
-    --spike-window steps; it is said and counted."""
-    spike_window: int = 128
-    """Steps that a loss is compared with; none is a spike before there are as many."""
-    skip_spikes: bool = False
-    """Make no update with a step that is a spike, as with one whose gradient is not finite."""
-    max_skipped_steps: int = 10
-    """End the run after this many skipped steps in a row."""
-
-    def __post_init__(self) -> None:
-        if self.spike_sigmas <= 0:
-            raise UserError(f"--spike-sigmas must be above 0, not {self.spike_sigmas}")
-        for name, least in (("spike_window", 2), ("max_skipped_steps", 1)):
-            if getattr(self, name) < least:
-                option = name.replace("_", "-")
-                raise UserError(f"--{option} must be at least {least}, not {getattr(self, name)}")
+from deltalm_ds.training.engine import StepOutcome
+from deltalm_ds.training.progress import Progress
+from deltalm_ds.training.spike_settings import SpikeSettings
 
 
 class LossWindow:
@@ -99,3 +78,44 @@ def worst_micro_batch(
     shown = ", ".join(map(str, worst.samples[:8])) + (", …" if len(worst.samples) > 8 else "")
     what = f"a loss of {worst.loss:.2f}" if math.isfinite(worst.loss) else "a loss that is not finite"
     return f"rank {worst.rank} has {what} on samples {shown}"
+
+
+class StepJudge:
+    """Counts steps that do harm and says which rank and samples they come from.
+
+    Args:
+        settings: what counts as one.
+        say: gets the line, on every rank.
+    """
+
+    def __init__(self, settings: SpikeSettings, say: Callable[[str], None]) -> None:
+        self.window = LossWindow(settings)
+        self._most_skipped, self._say = settings.max_skipped_steps, say
+
+    def judge(
+        self,
+        progress: Progress,
+        batches: StepBatches,
+        outcome: StepOutcome,
+        losses: Sequence[CrossEntropy],
+    ) -> bool:
+        """Take in a step, its losses by micro-batch; whether too many in a row have been skipped by now.
+
+        Called by all ranks together.
+        """
+        limit = self.window.limit
+        progress.spikes += outcome.is_spike
+        if outcome.applied:
+            progress.skipped_in_a_row = 0
+            self.window.add(outcome.loss)
+        else:
+            progress.skipped_steps += 1
+            progress.skipped_in_a_row += 1
+        if outcome.is_spike or not outcome.applied:
+            worst = worst_micro_batch(batches.micro_batches, losses)
+            what = f"loss {outcome.loss:.4f} above {limit:.4f}" if outcome.is_spike else "no finite gradient"
+            self._say(
+                f"step {progress.step}{'' if outcome.applied else ' skipped'}: {what} (samples "
+                f"{batches.first_position}:{batches.end_position}); {worst}"
+            )
+        return progress.skipped_in_a_row == self._most_skipped

@@ -28,7 +28,7 @@ from deltalm_ds.training.run_settings import RunSettings
 from deltalm_ds.training.saver import BackgroundSaver
 from deltalm_ds.training.schedule import learning_rate_at
 from deltalm_ds.training.selection import BestModels
-from deltalm_ds.training.spikes import LossWindow, worst_micro_batch
+from deltalm_ds.training.spikes import StepJudge
 from deltalm_ds.training.totals import Totals
 from deltalm_ds.training.validation import Pause, ValidationReport
 from deltalm_ds.training.watchdog import Watchdog
@@ -110,7 +110,7 @@ class Trainer:
         self.requests = requests
         self.watchdog = watchdog
         self.progress = Progress()
-        self.losses = LossWindow(settings.spike_settings)
+        self.judge = StepJudge(settings.spike_settings, recorder.say)
         self.saver = BackgroundSaver(store, recorder.record, recorder.say)
         self.was_stopped = False
         """Whether the run was asked to stop, and has saved."""
@@ -122,7 +122,7 @@ class Trainer:
         """Take over what a checkpoint says of the run; the engine has its tensors already."""
         monitoring = state.monitoring
         self.progress = Progress.from_state(monitoring["progress"])
-        self.losses.load_state(monitoring["losses"])
+        self.judge.window.load_state(monitoring["losses"])
         self.recorder.totals.load_state(monitoring["totals"])
         self.saver.saved_step = state.step
         self._skipped_samples = all_skipped(self.settings, state)
@@ -210,7 +210,7 @@ class Trainer:
             DropoutState(settings.seed, self.progress.step),
             settings.label_smoothing,
             settings.smoothing_form,
-            spike_limit=self.losses.limit,
+            spike_limit=self.judge.window.limit,
             skip_spikes=settings.spike_settings.skip_spikes,
             between=self._look_up,
         )
@@ -243,28 +243,12 @@ class Trainer:
         self.requests.check()
 
     def _judge(self, batches: StepBatches, outcome: StepOutcome, losses: Sequence[CrossEntropy]) -> None:
-        """Count what was out of the ordinary in the step, say it, and end a run of skipped steps."""
-        progress, limit = self.progress, self.losses.limit
-        progress.spikes += outcome.is_spike
-        if outcome.applied:
-            progress.skipped_in_a_row = 0
-            self.losses.add(outcome.loss)
-        else:
-            progress.skipped_steps += 1
-            progress.skipped_in_a_row += 1
-        if outcome.is_spike or not outcome.applied:
-            worst = worst_micro_batch(batches.micro_batches, losses)
-            what = f"loss {outcome.loss:.4f} above {limit:.4f}" if outcome.is_spike else "no finite gradient"
-            self.recorder.say(
-                f"step {progress.step}{'' if outcome.applied else ' skipped'}: {what} (samples "
-                f"{batches.first_position}:{batches.end_position}); {worst}"
-            )
-        most = self.settings.spike_settings.max_skipped_steps
-        if progress.skipped_in_a_row == most:
+        if self.judge.judge(self.progress, batches, outcome, losses):
             self._finish_saving()
             raise UserError(
-                f"{most} steps in a row were skipped, the last being step {progress.step}: lower the learning"
-                " rate, or resume with --skip-samples FIRST:END of the samples named above"
+                f"{self.progress.skipped_in_a_row} steps in a row were skipped, the last being step "
+                f"{self.progress.step}: lower the learning rate, or resume with --skip-samples FIRST:END of "
+                "the samples named above"
             )
 
     def _validate(self) -> None:
@@ -311,7 +295,7 @@ class Trainer:
                 settings=self.settings.to_dict(),
                 monitoring={
                     "progress": self.progress.to_state(),
-                    "losses": self.losses.to_state(),
+                    "losses": self.judge.window.to_state(),
                     "totals": self.recorder.totals.to_state(),
                     **({} if self.selection is None else {"selection": self.selection.to_state()}),
                 },

@@ -12,7 +12,8 @@ from distributed import run_distributed
 
 from deltalm_ds.errors import UserError
 from deltalm_ds.training.export_checkpoint import read_checkpoint
-from deltalm_ds.training.spikes import LossWindow, SpikeSettings
+from deltalm_ds.training.spike_settings import SpikeSettings
+from deltalm_ds.training.spikes import LossWindow
 
 
 def test_the_limit_is_so_many_deviations_above_the_mean_of_the_window() -> None:

@@ -1,0 +1,137 @@
+"""In the place of Python, for tests: runs a script of the package, slowing or harming one phase of it once.
+
+    PYTHON=tests/cluster/slowed.sh      in the site file, with
+    HARM="validation data save hang raise"    phases to slow down, or what goes wrong
+
+Each happens once in the life of the run, at its step, and leaves a file OUTPUT/did-NAME-RANK, which is
+there from the moment in which it begins.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+SECONDS = 6.0
+STEPS = {"data": 70, "save": 80, "validation": 100, "hang": 130, "raise": 150}
+"""The step before which, or after which, each happens."""
+
+
+def main() -> None:
+    output = Path(sys.argv[sys.argv.index("--output") + 1])
+    rank = int(os.environ.get("SLURM_PROCID", "0"))
+    for name in os.environ.get("HARM", "").split():
+        HARMS[name](output, rank)
+    sys.argv = sys.argv[1:]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+def _once(output: Path, name: str, rank: int) -> bool:
+    """Whether this rank comes to this place for the first time in the life of the run."""
+    mark = output / f"did-{name}-{rank}"
+    if mark.exists():
+        return False
+    mark.touch()
+    return True
+
+
+def _before(owner: Any, name: str, act: Callable[..., object]) -> None:
+    original = getattr(owner, name)
+
+    def replacement(*arguments: Any, **named: Any) -> Any:
+        act(*arguments)
+        return original(*arguments, **named)
+
+    setattr(owner, name, replacement)
+
+
+def slow_validation(output: Path, rank: int) -> None:
+    from deltalm_ds.training.trainer import Trainer
+    from deltalm_ds.training.validation import Validator
+
+    step = 0
+
+    def note_step(trainer: Any) -> None:
+        nonlocal step
+        step = trainer.progress.step
+
+    def act(*_: Any) -> None:
+        if step == STEPS["validation"] and _once(output, "validation", rank):
+            time.sleep(SECONDS)
+
+    _before(Trainer, "_validate", note_step)
+    _before(Validator, "_add", act)
+
+
+def slow_data(output: Path, rank: int) -> None:
+    """The batches of step 70 do not come for a while."""
+    from deltalm_ds.data.loader import StepLoader
+
+    original = StepLoader.wait
+    taken = StepLoader.__next__
+    state = {"step": None, "until": 0.0}
+
+    def count(loader: Any) -> Any:
+        batches = taken(loader)
+        state["step"] = batches.step
+        return batches
+
+    def wait(loader: Any, seconds: float) -> bool:
+        if state["step"] == STEPS["data"] - 1 and _once(output, "data", rank):
+            state["until"] = time.monotonic() + SECONDS
+        if time.monotonic() < state["until"]:
+            time.sleep(min(seconds, 0.1))
+            return False
+        return original(loader, seconds)
+
+    StepLoader.wait = wait  # type: ignore[method-assign]
+    StepLoader.__next__ = count  # type: ignore[method-assign]
+
+
+def slow_save(output: Path, rank: int) -> None:
+    from deltalm_ds.training.checkpoints import CheckpointStore
+
+    def act(store: Any, snapshot: Any) -> None:
+        if snapshot.state.step == STEPS["save"] and _once(output, "save", rank):
+            time.sleep(SECONDS)
+
+    _before(CheckpointStore, "write", act)
+
+
+def hang(output: Path, rank: int) -> None:
+    def act(trainer: Any, batches: Any) -> None:
+        if batches.step == STEPS["hang"] and rank == 1 and _once(output, "hang", rank):
+            time.sleep(3600)
+
+    _before_step(act)
+
+
+def raise_error(output: Path, rank: int) -> None:
+    def act(trainer: Any, batches: Any) -> None:
+        if batches.step == STEPS["raise"] and rank == 2 and _once(output, "raise", rank):
+            raise RuntimeError("made by the test")
+
+    _before_step(act)
+
+
+def _before_step(act: Callable[[Any, Any], None]) -> None:
+    from deltalm_ds.training.trainer import Trainer
+
+    _before(Trainer, "_run_step", act)
+
+
+HARMS = {
+    "validation": slow_validation,
+    "data": slow_data,
+    "save": slow_save,
+    "hang": hang,
+    "raise": raise_error,
+}
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,53 @@
+"""Whatever asks a job to stop, and whenever: it saves, is requeued, goes on, and ends as if undisturbed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from local_slurm import LocalSlurm
+from training_job import STEPS, TrainingJob
+
+
+def test_a_job_that_is_interrupted_in_every_phase(
+    cluster: LocalSlurm, tmp_path: Path, small_corpus: Path, undisturbed: TrainingJob
+) -> None:
+    run = TrainingJob(cluster, tmp_path, small_corpus, harm="data save validation")
+    job, start = run.job, 0
+    expected = []
+
+    def interrupt(when: str, act: object, **named: object) -> None:
+        nonlocal start
+        assert callable(act)
+        act(**named)
+        start += 1
+        job.wait_for_restart(start)
+        job.wait_until(lambda: run.trains(start), 120)
+        said = run.said(start - 1)
+        assert "stopped after step" in said, (when, said[-2000:])
+        expected.append((when, run.resumed_after(start)))
+
+    job.wait_until(lambda: run.newest_checkpoint() >= 40 and run.last_step() > 50, 180)
+    interrupt("in training, by USR1", lambda: job.signal("USR1"))
+    job.wait_until(lambda: run.did("data"), 120)
+    interrupt("waiting for data, by TERM", lambda: job.signal("TERM"))
+    job.wait_until(lambda: run.did("save"), 120)
+    interrupt("saving, by USR1", lambda: job.signal("USR1"))
+    job.wait_until(lambda: run.did("validation"), 120)
+    interrupt("in validation, by TERM", lambda: job.signal("TERM"))
+    job.wait_until(lambda: run.last_step() > 120, 120)
+    interrupt("in training, by scontrol requeue", job.requeue)
+    job.wait_until(lambda: run.last_step() > 150, 120)
+    interrupt(
+        "before the time limit",
+        lambda: cluster.run("scontrol", "update", f"JobId={job.number}", "TimeLimit=2"),
+    )
+    run.finish()
+
+    for (when, step), least in zip(expected, (50, 69, 80, 100, 120, 150), strict=True):
+        assert step >= least, when
+    assert run.faults() == []
+    assert run.losses() == undisturbed.losses()
+    assert run.validations() == undisturbed.validations()
+    assert (run.output / "model").is_dir()
+    assert job.restarts() == 6
+    assert run.losses()[-1][0] == STEPS
