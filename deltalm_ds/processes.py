@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing.connection import wait
 from types import TracebackType
 from typing import TypeVar
+
+from deltalm_ds.following import follow_parent
 
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
@@ -35,7 +34,7 @@ class Workers:
     def __enter__(self) -> Workers:
         if self.count > 1:
             self._pool = ProcessPoolExecutor(
-                self.count, mp_context=multiprocessing.get_context("spawn"), initializer=_follow_parent
+                self.count, mp_context=multiprocessing.get_context("spawn"), initializer=_begin_worker
             )
         return self
 
@@ -62,13 +61,6 @@ class Workers:
             yield pending.popleft().result()
 
 
-def _follow_parent() -> None:
+def _begin_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def leave_with_parent() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=leave_with_parent, daemon=True).start()
+    follow_parent()

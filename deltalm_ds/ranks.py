@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -15,13 +14,13 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from deltalm_ds.errors import UserError
+from deltalm_ds.following import follow_launcher
+from deltalm_ds.launching import has_mpi, launcher_of, srun_task
 
 ResultT = TypeVar("ResultT")
 ItemT = TypeVar("ItemT")
 
-_LAUNCHED_BY_MPI = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK")
 _SECONDS_BETWEEN_LOOKS = 0.02
-_SECONDS_BETWEEN_LOOKS_AT_LAUNCHER = 0.2
 _PROGRESS_TAG = 1
 
 
@@ -34,15 +33,20 @@ class Ranks:
     def __init__(self) -> None:
         self._communicator: Any = None
         self.rank, self.count, self.rank_on_node, self.count_on_node = 0, 1, 0, 1
-        if any(name in os.environ for name in _LAUNCHED_BY_MPI):
+        if has_mpi(os.environ):
             from mpi4py import MPI
 
-            threading.Thread(target=_follow_launcher, args=(os.getppid(),), daemon=True).start()
+            follow_launcher()
             self._communicator = MPI.COMM_WORLD
             self.rank, self.count = self._communicator.rank, self._communicator.size
             node = self._communicator.Split_type(MPI.COMM_TYPE_SHARED)
             self.rank_on_node, self.count_on_node = node.rank, node.size
             node.Free()
+        elif launcher_of(os.environ) == "srun" and (task := srun_task(os.environ)) and task.count > 1:
+            raise UserError(
+                f"srun started {task.count} processes that do not know of each other: give it the plugin of "
+                "your MPI library, --mpi=pmix or --mpi=pmi2, or start them by mpirun"
+            )
 
     @property
     def is_first(self) -> bool:
@@ -114,10 +118,3 @@ class Ranks:
         else:
             traceback.print_exception(kind, error, trace)
         self._communicator.Abort(2 if isinstance(error, UserError | OSError) else 1)
-
-
-def _follow_launcher(launcher: int) -> None:
-    """End this process when its launcher is gone: MPI itself notices only when it communicates."""
-    while os.getppid() == launcher:
-        time.sleep(_SECONDS_BETWEEN_LOOKS_AT_LAUNCHER)
-    os._exit(1)

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
-import os
-import threading
-import time
 import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -14,6 +10,7 @@ from typing import Protocol
 
 from deltalm_ds.data.batches import GlobalBatch, StepBatches
 from deltalm_ds.errors import UserError
+from deltalm_ds.following import follow_parent
 
 
 class Reader(Protocol):
@@ -37,7 +34,7 @@ Made = StepBatches | UserError | Failure
 
 def work(reader: Reader, connection: Connection) -> None:
     """Answer every GlobalBatch that comes through `connection`, until its other end is closed."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    follow_parent()  # in the midst of a step the connection is not looked at
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             connection.send(_read(reader, connection.recv()))
@@ -50,13 +47,3 @@ def _read(reader: Reader, batch: GlobalBatch) -> Made:
         return error
     except Exception:
         return Failure(traceback.format_exc())
-
-
-def _end_with_parent() -> None:
-    """In the midst of a step the connection is not looked at."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    # Not by waiting for its sentinel: a pipe, which any fork of the parent may hold open after it.
-    while os.getppid() == parent.pid:
-        time.sleep(1.0)
-    os._exit(1)

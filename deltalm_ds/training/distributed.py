@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -15,6 +16,8 @@ import torch
 import torch.distributed as dist
 
 from deltalm_ds.errors import UserError
+from deltalm_ds.following import follow_launcher
+from deltalm_ds.launching import SrunTask, launcher_of, srun_task
 
 T = TypeVar("T")
 
@@ -22,7 +25,8 @@ T = TypeVar("T")
 _TIMEOUT = timedelta(hours=1)
 # How many processes this host has, as torchrun, deepspeed and mpirun say it.
 _LOCAL_SIZES = ("LOCAL_WORLD_SIZE", "LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE")
-_UNDER_MPI = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK", "MV2_COMM_WORLD_SIZE")
+# Below those that systems lend to outgoing connections.
+_SRUN_PORTS = range(10_000, 30_000)
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,19 @@ class Process:
 
 
 def join_processes() -> Process:
-    """Join the group that the launcher made (deepspeed, torchrun, mpirun), or be a group of one."""
-    if "RANK" not in os.environ and not any(name in os.environ for name in _UNDER_MPI):
+    """Join the group that the launcher made (deepspeed, torchrun, mpirun, srun), or be a group of one.
+
+    This process ends when its launcher does. Under srun the ranks meet at MASTER_ADDR, by default the first
+    node of the step, and MASTER_PORT, by default a number made from the job's; under mpirun at MASTER_PORT of
+    rank 0's host, by default one that is free.
+    """
+    launcher = launcher_of(os.environ)
+    task = srun_task(os.environ) if launcher == "srun" else None
+    if launcher != "none":
+        follow_launcher()
+    if task is not None:
+        os.environ.update(_variables_of(task, os.environ))
+    elif launcher == "none":
         os.environ.update(RANK="0", LOCAL_RANK="0", WORLD_SIZE="1", MASTER_ADDR="127.0.0.1")
         os.environ["MASTER_PORT"] = str(_free_port())
     # DeepSpeed 0.19 calls collectives by names that torch 2.13 has deprecated, at every step.
@@ -54,9 +69,10 @@ def join_processes() -> Process:
             dist_backend=accelerator.communication_backend_name(),
             timeout=_TIMEOUT,
             verbose=False,
+            **({"distributed_port": _port_of_mpi()} if launcher == "mpi" else {}),
         )
     except dist.DistNetworkError as error:
-        if "EADDRINUSE" not in str(error):
+        if "EADDRINUSE" not in str(error) or task is not None:  # a requeued job will have another port
             raise
         raise UserError(
             f"port {os.environ['MASTER_PORT']} of this host is taken, perhaps by another run: give the "
@@ -68,9 +84,43 @@ def join_processes() -> Process:
         device = torch.device("cpu")
         _share_cores()
     else:
+        if task is not None and accelerator.device_count() == 1:  # SLURM may show each task its own GPU only
+            os.environ["LOCAL_RANK"] = "0"
         device = torch.device(accelerator.device_name(), int(os.environ["LOCAL_RANK"]))
         accelerator.set_device(device.index)
     return Process(rank, world_size, device)
+
+
+def _variables_of(task: SrunTask, environment: Mapping[str, str]) -> dict[str, str]:
+    """What torch and DeepSpeed read, for a task of srun."""
+    port = _SRUN_PORTS[(101 * task.job + 11 * task.restarts + task.step) % len(_SRUN_PORTS)]
+    return {
+        "RANK": str(task.rank),
+        "LOCAL_RANK": str(task.rank_on_node),
+        "WORLD_SIZE": str(task.count),
+        "LOCAL_WORLD_SIZE": str(task.count_on_node),
+        "MASTER_ADDR": environment.get("MASTER_ADDR") or _first_host(task.nodes),
+        "MASTER_PORT": environment.get("MASTER_PORT") or str(port),
+    }
+
+
+def _first_host(nodes: str) -> str:
+    """The first of nodes in SLURM's form, which SLURM alone can read in full."""
+    command = ["scontrol", "show", "hostnames", nodes]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise UserError(
+            f"{' '.join(command)} does not run here, perhaps in a container: "
+            "set MASTER_ADDR to the name of the job's first node"
+        ) from error
+
+
+def _port_of_mpi() -> int:
+    """The same on all ranks, for DeepSpeed would take one number for all runs."""
+    from mpi4py import MPI
+
+    return int(MPI.COMM_WORLD.bcast(os.environ.get("MASTER_PORT") or _free_port()))
 
 
 def process_store() -> dist.Store:
@@ -114,11 +164,14 @@ def _share_cores() -> None:
     """Give each process of this host its share of the cores, unless OMP_NUM_THREADS already decides."""
     if "OMP_NUM_THREADS" in os.environ:
         return
+    if "SLURM_CPUS_PER_TASK" in os.environ:  # srun has dealt them out
+        torch.set_num_threads(min(int(os.environ["SLURM_CPUS_PER_TASK"]), len(os.sched_getaffinity(0))))
+        return
     local = next((int(os.environ[name]) for name in _LOCAL_SIZES if os.environ.get(name)), 1)
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local))
 
 
 def _free_port() -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind(("", 0))
         return int(probe.getsockname()[1])

@@ -66,7 +66,7 @@ StateSaveLocation={scratch}/state
 SlurmdSpoolDir={scratch}/%n
 SlurmctldPidFile={scratch}/slurmctld.pid
 SlurmdPidFile={scratch}/slurmd-%n.pid
-NodeName={nodes} NodeHostname={host} NodeAddr=127.0.0.1 Port=[{ports}] CPUs={cpus} RealMemory=1000000 Gres=gpu:{gpus}
+NodeName={nodes} NodeHostname={host} NodeAddr=127.0.0.1 Port=[{ports}] {resources}
 PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime={grace}
 PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=9 PreemptMode=OFF
 """
@@ -175,11 +175,7 @@ class LocalSlurm:
     def processes(self, node: str | None = None) -> list[psutil.Process]:
         """Processes that SLURM started: slurmstepds, batch scripts, sruns, tasks and all their children."""
         daemons = {daemon.pid for daemon in self._daemons.values()}
-        return [
-            process
-            for process in processes_of(self.scratch, node)
-            if process.pid not in daemons
-        ]
+        return [process for process in processes_of(self.scratch, node) if process.pid not in daemons]
 
     def orphans(self) -> list[str]:
         """Processes of jobs, or of earlier starts of jobs, that do not run any more, described one a line."""
@@ -217,8 +213,7 @@ class LocalSlurm:
             nodes=",".join(NODES),
             host=socket.gethostname(),
             ports=",".join(map(str, ports[1:])),
-            cpus=CPUS_PER_NODE,
-            gpus=GPUS_PER_NODE,
+            resources=f"CPUs={CPUS_PER_NODE} RealMemory=1000000 Gres=gpu:{GPUS_PER_NODE}",
             **values,
         )
         self.configuration.write_text(text)
@@ -241,9 +236,7 @@ class LocalSlurm:
         self._spawn("slurmctld", "slurmctld", "-D")
         for node in NODES:
             self._spawn(f"slurmd-{node}", "slurmd", "-D", "-N", node)
-        self.wait_until(
-            lambda: all(self.node_state(node) == "IDLE" for node in NODES), _SECONDS_TO_START
-        )
+        self.wait_until(lambda: all(self.node_state(node) == "IDLE" for node in NODES), _SECONDS_TO_START)
 
     def _spawn(self, name: str, *command: str) -> None:
         log = self.scratch / f"{name}.log"

@@ -1,4 +1,4 @@
-"""In the place of `python …/pretrain.py`, for tests of the batch scripts alone: each start does as it is told.
+"""In the place of a training program, for tests of the batch scripts alone: each start does as it is told.
 
 OUTPUT/plan.json has a list of what the job's first start does, its second, and so on; the last holds for all
 later ones:

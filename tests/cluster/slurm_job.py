@@ -16,7 +16,16 @@ from slurm_processes import Task, is_child_of_stepd, task_of
 if TYPE_CHECKING:
     from local_slurm import LocalSlurm
 
-ENDED = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY", "BOOT_FAIL")
+ENDED = (
+    "COMPLETED",
+    "FAILED",
+    "CANCELLED",
+    "TIMEOUT",
+    "NODE_FAIL",
+    "PREEMPTED",
+    "OUT_OF_MEMORY",
+    "BOOT_FAIL",
+)
 """States that a job does not leave, unless it is requeued."""
 
 
@@ -83,7 +92,7 @@ class Job:
         self.cluster.run("scontrol", "requeue", self.number)
 
     def tasks(self) -> dict[int, psutil.Process]:
-        """The processes of the newest step, by rank, without their children; the guard's step does not count."""
+        """The processes of the newest step, by rank, without their children; the guard's does not count."""
         found: dict[int, tuple[int, psutil.Process]] = {}
         for process, task in self._processes():
             if task.step is None or task.rank is None or not is_child_of_stepd(process):

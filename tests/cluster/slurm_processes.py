@@ -30,8 +30,8 @@ class Task:
 
 
 def processes_of(scratch: Path, node: str | None = None) -> list[psutil.Process]:
-    """Everything that the SLURM in `scratch` runs beside its daemons, on one node or on both: slurmstepds, told
-    by their sockets, and all whose environment names its configuration."""
+    """Everything that the SLURM in `scratch` runs beside its daemons, on one node or on both: slurmstepds,
+    told by their sockets, and all whose environment names its configuration."""
     sockets = _stepd_sockets(scratch)
     found = []
     for process in psutil.process_iter():
@@ -83,7 +83,7 @@ def _environment(process: psutil.Process) -> dict[str, str]:
 
 
 def _stepd_sockets(scratch: Path) -> dict[str, str]:
-    """Nodes by the inode of the socket that each of their slurmstepds listens on: SCRATCH/NODE/NODE_JOB.STEP."""
+    """Nodes by the inode of the socket that a slurmstepd of theirs listens on, SCRATCH/NODE/NODE_JOB.STEP."""
     sockets = {}
     for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
         words = line.split()
@@ -97,7 +97,7 @@ def _node_of_stepd(process: psutil.Process, sockets: dict[str, str]) -> str | No
     with contextlib.suppress(psutil.Error, OSError):
         if process.name() == "slurmstepd":
             for link in Path(f"/proc/{process.pid}/fd").iterdir():
-                match = _SOCKET.fullmatch(os.readlink(link))
+                match = _SOCKET.fullmatch(str(link.readlink()))
                 if match and match[1] in sockets:
                     return sockets[match[1]]
     return None
