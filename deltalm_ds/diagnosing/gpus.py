@@ -24,12 +24,8 @@ _REMAPPED_FIELDS = ("remapped_rows.pending", "remapped_rows.failure")
 _LOAD_FIELDS = ("temperature.gpu", "clocks.sm", "clocks.max.sm", "clocks_throttle_reasons.active")
 _BYTES_PER_MIB = 1 << 20
 
-_SLOWED_BY = {
-    0x08: "hardware slowdown",
-    0x40: "hardware, for heat",
-    0x80: "hardware, for an external power brake",
-}
-_COOLED_BY = {0x20: "driver, for heat"}
+_SLOWED_BY = {0x08: "the hardware", 0x40: "the hardware for heat", 0x80: "an external power brake"}
+_COOLED_BY = {0x20: "the driver for heat"}
 
 
 class GpuAtRest(TypedDict):

@@ -144,10 +144,9 @@ def _gpu(rank: RankMeasurements, limits: Limits) -> Iterator[Finding]:
             others = ", ".join(map(str, rest["other_processes"]))
             yield wrong("GPU processes", f"other processes use it: {others}", is_fault=False)
     if work is not None:
-        for words in slowdowns(work["throttle_reasons"]):
-            yield wrong("throttling", f"slowed down ({words})")
-        for words in coolings(work["throttle_reasons"]):
-            yield wrong("throttling", f"slowed down ({words})", is_fault=False)
+        for named, is_fault in ((slowdowns, True), (coolings, False)):
+            if causes := named(work["throttle_reasons"]):
+                yield wrong("throttling", f"slowed down by {', '.join(causes)}", is_fault)
         clock, most = work["clock_mhz"], work["max_clock_mhz"]
         if clock is not None and most and clock < limits.min_clock_share * most:
             reason = f"{clock:,.0f} MHz under load, {clock / most:.2f} of its highest {most:,.0f}"
@@ -178,4 +177,4 @@ def _speeds(measured: Measurements, limits: Limits) -> Iterator[Finding]:
 
 
 def _giga(count: float, digits: int = 4) -> str:
-    return f"{count / 1e9:.{digits}g}"
+    return f"{count / 1e9:,.0f}" if count >= 1e12 else f"{count / 1e9:.{digits}g}"

@@ -26,6 +26,7 @@ from deltalm_ds.diagnosing.launch import Launch
 from deltalm_ds.errors import UserError
 
 _SECONDS_BETWEEN_LOOKS = 0.02
+_SECONDS_BETWEEN_WATCHES = 0.25
 _SECONDS_AFTER_RANK_0 = 10.0  # what others wait longer than rank 0, which is to speak
 _SECONDS_TO_LEAVE = 5.0
 _GIVEN_UP = "given up"
@@ -60,6 +61,9 @@ class Meeting:
         self._timeout_seconds, self._on_absent = timeout_seconds, on_absent
         self._store = _open_store(launch, timeout_seconds)
         self.port: int = self._store.port
+        self._deadline: tuple[str, float] | None = None
+        self._is_over = self._is_giving_up = False
+        threading.Thread(target=self._watch, daemon=True).start()
 
     @property
     def is_first(self) -> bool:
@@ -72,7 +76,7 @@ class Meeting:
         All enter the next stage together. An error of the system, of torch or of the user's is posted in
         place of the value. Where a rank is later than the timeout, all processes end.
         """
-        with self._watched(stage), _store_of_rank_0():
+        with self._until_deadline(stage):
             self.post(f"{stage}/{self.rank}", _attempt(measure).__dict__)
             if not self.is_first:
                 self.wait_for([f"{stage}/all"])
@@ -85,7 +89,7 @@ class Meeting:
 
     def share(self, name: str, value: Any) -> Any:
         """Rank 0's `value`, on every rank."""
-        with self._watched(name), _store_of_rank_0():
+        with self._until_deadline(name):
             if self.is_first:
                 self.post(name, value)
             self.wait_for([name])
@@ -93,13 +97,9 @@ class Meeting:
 
     def leave(self) -> None:
         """Part: rank 0, which holds the store, goes last."""
+        self._is_over = True
         with contextlib.suppress(DistError):
-            self.post(f"left/{self.rank}", None)
-            if self.is_first:
-                keys = [f"left/{rank}" for rank in range(self.world_size)]
-                end = time.monotonic() + _SECONDS_TO_LEAVE
-                while not self._store.check(keys) and time.monotonic() < end:
-                    time.sleep(_SECONDS_BETWEEN_LOOKS)
+            self._part(range(self.world_size))
 
     def post(self, key: str, value: Any) -> None:
         """Write a JSON value into the store."""
@@ -116,35 +116,62 @@ class Meeting:
     def wait_for(self, keys: Iterable[str]) -> None:
         """Return when all keys are posted. By looks: a wait of the store's own would lock out the watch."""
         keys = list(keys)
-        while not self._store.check(keys):
-            if self.has(_GIVEN_UP):
-                _end(self.read(_GIVEN_UP))
+        while not self._store.check(keys) or self._is_giving_up:  # who comes now is too late
             time.sleep(_SECONDS_BETWEEN_LOOKS)
 
     @contextlib.contextmanager
-    def _watched(self, stage: str) -> Iterator[None]:
-        """End the process if the block takes too long, even if it hangs in somebody else's code."""
+    def _until_deadline(self, stage: str) -> Iterator[None]:
         seconds = self._timeout_seconds + (0.0 if self.is_first else _SECONDS_AFTER_RANK_0)
-        timer = threading.Timer(seconds, self._give_up, (stage,))
-        timer.daemon = True
-        timer.start()
+        self._deadline = (stage, time.monotonic() + seconds)
         try:
             yield
+        except DistError as error:
+            raise RankZeroIsMissingError("rank 0 has ended meanwhile; its own message says why") from error
         finally:
-            timer.cancel()
+            self._deadline = None
+
+    def _watch(self) -> None:
+        """In a thread of its own: end the process in time, even if it hangs in somebody else's code."""
+        try:
+            while not self._is_over:
+                deadline = self._deadline
+                if self.has(_GIVEN_UP):
+                    self._end(self.read(_GIVEN_UP))
+                if deadline is not None and time.monotonic() > deadline[1]:
+                    self._give_up(deadline[0])
+                time.sleep(_SECONDS_BETWEEN_WATCHES)
+        except DistError:
+            time.sleep(_SECONDS_TO_LEAVE)  # for the main thread to say that rank 0 is gone, unless it hangs
+            self._end(EXIT_UNFIT)
 
     def _give_up(self, stage: str) -> None:
-        if self.is_first:
-            there = [rank for rank in range(self.world_size) if self.has(f"{stage}/{rank}")]
+        if not self.is_first:
+            self._end(EXIT_UNFIT)
+        there = [rank for rank in range(self.world_size) if self.has(f"{stage}/{rank}")]
+        missing = [rank for rank in range(self.world_size) if rank not in there]
+        if missing:
+            self._is_giving_up = True
             posted = {rank: Posted(**self.read(f"{stage}/{rank}")) for rank in there}
-            missing = [rank for rank in range(self.world_size) if rank not in posted]
-            if not missing:
-                return
             code = self._on_absent(stage, missing, posted)
             self.post(_GIVEN_UP, code)
-            time.sleep(_SECONDS_BETWEEN_LOOKS * 10)  # others leave before the store does
-            _end(code)
-        _end(EXIT_UNFIT)
+            self._end(code)
+
+    def _end(self, code: int) -> None:
+        """End the process from the watch, whatever the main thread is at."""
+        with contextlib.suppress(DistError):
+            self._part(rank for rank in range(self.world_size) if self.has(f"arrival/{rank}"))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+    def _part(self, others: Iterable[int]) -> None:
+        """Say goodbye; rank 0 hears those of the others, or some seconds of silence."""
+        self.post(f"left/{self.rank}", None)
+        if self.is_first:
+            keys = [f"left/{rank}" for rank in others]
+            end = time.monotonic() + _SECONDS_TO_LEAVE
+            while not self._store.check(keys) and time.monotonic() < end:
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
 
 
 def _attempt(measure: Callable[[], Any]) -> Posted:
@@ -155,21 +182,6 @@ def _attempt(measure: Callable[[], Any]) -> Posted:
         return Posted(None, f"{error.filename}: {words}" if error.filename else words)
     except (RuntimeError, UserError, subprocess.SubprocessError) as error:
         return Posted(None, " ".join(str(error).split()) or repr(error))
-
-
-@contextlib.contextmanager
-def _store_of_rank_0() -> Iterator[None]:
-    try:
-        yield
-    except DistError as error:
-        raise RankZeroIsMissingError("rank 0 has ended meanwhile; its own message says why") from error
-
-
-def _end(code: int) -> None:
-    """From any thread, whatever the others of this process hang in."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
 
 
 def _open_store(launch: Launch, timeout_seconds: float) -> TCPStore:

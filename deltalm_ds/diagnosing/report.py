@@ -75,7 +75,7 @@ def _lines(measured: Measurements, findings: Sequence[Finding], verdict: Verdict
         without = ", ".join(verdict.excluded) or "the nodes that did not answer"
         yield f"unfit: start the job without {without}"
     elif verdict.exit_code == EXIT_MISTAKE:
-        yield "unfit, as other nodes would be, so none is excluded: mend it, or change the limit"
+        yield "unfit, and no node more than the others, so none is excluded: mend it, or change the limit"
     else:
         ranks, nodes = counted(len(measured.ranks), "rank"), counted(len(measured.nodes), "node")
         yield f"fit: {ranks} on {nodes}"

@@ -66,7 +66,8 @@ class _Examination:
                 has_others = self._launch.world_size > 1
                 if self._all_go_on("reducing", has_others and not self._has_failed("product")):
                     self._measure_network()
-                self._stage("leaving", dist.destroy_process_group)
+                self._announce("leaving")
+                self._gather("leaving", dist.destroy_process_group)
         code = self._meeting.share("exit code", self._judge() if self._meeting.is_first else None)
         self._meeting.leave()
         return int(code)
