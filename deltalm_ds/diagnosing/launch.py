@@ -14,6 +14,7 @@ _MPI_RANKS = (("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), ("PMI_RANK", "PM
 _LOCAL_SIZES = ("LOCAL_WORLD_SIZE", "LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE")
 _LOCAL_RANKS = ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID")
 _DEFAULT_PORT = 29500  # torch's and DeepSpeed's
+_FIRST_PORT, _NUM_PORTS = 20_000, 9_000  # for a step of SLURM's, which nobody gives a port
 _HOST_LIST_PART = re.compile(r"(?:[^,\[]|\[[^\]]*\])+")
 _TASKS = re.compile(r"(\d+)(?:\(x(\d+)\))?")
 
@@ -49,12 +50,14 @@ def find_launch(environment: Mapping[str, str]) -> Launch:
     local_size = _first_number(environment, _LOCAL_SIZES)
     mpi = next((names for names in _MPI_RANKS if names[0] in environment), None)
     expected: dict[str, int] = {}
+    is_step = False
     if "RANK" in environment:
         rank, world_size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
     elif mpi is not None:
         rank, world_size = (int(environment[name]) for name in mpi)
     elif "SLURM_STEP_NUM_TASKS" in environment:  # a batch script has other variables of SLURM's, srun these
         rank, world_size = int(environment["SLURM_PROCID"]), int(environment["SLURM_STEP_NUM_TASKS"])
+        is_step = True
         tasks = expand_tasks(environment.get("SLURM_STEP_TASKS_PER_NODE", ""))
         expected = dict(zip(nodes, tasks, strict=False))
     else:
@@ -74,7 +77,7 @@ def find_launch(environment: Mapping[str, str]) -> Launch:
         local_rank=_first_number(environment, _LOCAL_RANKS),
         node=environment.get("SLURMD_NODENAME") or socket.gethostname(),
         address=address,
-        port=int(environment.get("MASTER_PORT", 0 if world_size == 1 else _DEFAULT_PORT)),
+        port=int(environment.get("MASTER_PORT") or (0 if world_size == 1 else _port(environment, is_step))),
         is_store_there=environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
         expected=expected,
         local_size=local_size,
@@ -105,6 +108,15 @@ def expand_hosts(text: str) -> list[str]:
 def expand_tasks(text: str) -> list[int]:
     """Tasks by node of SLURM's short form: "8(x2),4" is 8, 8, 4."""
     return [int(count) for count, times in _TASKS.findall(text) for _ in range(int(times or 1))]
+
+
+def _port(environment: Mapping[str, str], is_step: bool) -> int:
+    """The same on all ranks, and in a job of SLURM's another one than neighbours and later steps have."""
+    if "SLURM_JOB_ID" not in environment:
+        return _DEFAULT_PORT
+    # Under mpirun, only some ranks are in a step.
+    step = int(environment["SLURM_STEP_ID"]) if is_step else 0
+    return _FIRST_PORT + (16 * int(environment["SLURM_JOB_ID"]) + step) % _NUM_PORTS
 
 
 def _range(text: str) -> list[str]:

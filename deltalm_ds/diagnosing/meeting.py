@@ -21,7 +21,7 @@ from typing import Any
 
 from torch.distributed import DistError, DistNetworkError, TCPStore
 
-from deltalm_ds.diagnosing.findings import EXIT_UNFIT
+from deltalm_ds.diagnosing.findings import EXIT_UNFIT, EXIT_WELL
 from deltalm_ds.diagnosing.launch import Launch
 from deltalm_ds.errors import UserError
 
@@ -136,7 +136,7 @@ class Meeting:
             while not self._is_over:
                 deadline = self._deadline
                 if self.has(_GIVEN_UP):
-                    self._end(self.read(_GIVEN_UP))
+                    self._end(EXIT_WELL)  # rank 0 answers for all
                 if deadline is not None and time.monotonic() > deadline[1]:
                     self._give_up(deadline[0])
                 time.sleep(_SECONDS_BETWEEN_WATCHES)
@@ -153,7 +153,7 @@ class Meeting:
             self._is_giving_up = True
             posted = {rank: Posted(**self.read(f"{stage}/{rank}")) for rank in there}
             code = self._on_absent(stage, missing, posted)
-            self.post(_GIVEN_UP, code)
+            self.post(_GIVEN_UP, None)
             self._end(code)
 
     def _end(self, code: int) -> None:

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from deltalm_ds.data.corpus import Corpus
 from deltalm_ds.diagnosing.clocks import compare_clocks
 from deltalm_ds.diagnosing.disk import measure_disk
-from deltalm_ds.diagnosing.findings import EXIT_UNFIT, Finding, ranks_in_words, verdict
+from deltalm_ds.diagnosing.findings import EXIT_UNFIT, EXIT_WELL, Finding, ranks_in_words, verdict
 from deltalm_ds.diagnosing.gpus import gpu_at_rest, has_nvidia_smi, product_under_watch
 from deltalm_ds.diagnosing.judging import judge
 from deltalm_ds.diagnosing.launch import Launch, find_launch, nodes_lacking_ranks
@@ -31,8 +31,9 @@ Say = Callable[[str], object]
 
 
 def examine(settings: DoctorSettings, say: Say, tell: Say) -> int:
-    """Check all ranks up, on every rank; the exit code. `say` is for people, `tell` for programs.
+    """Check all ranks up, on every rank; the exit code of this one. `say` is for people, `tell` for programs.
 
+    Rank 0 has the verdict's exit code and the others 0, unless rank 0 is not to be found.
     UserError for a launch that does not say where rank 0 is, and for a port that is taken.
     """
     launch = find_launch(os.environ)
@@ -70,7 +71,8 @@ class _Examination:
                 self._gather("leaving", dist.destroy_process_group)
         code = self._meeting.share("exit code", self._judge() if self._meeting.is_first else None)
         self._meeting.leave()
-        return int(code)
+        # Rank 0 goes last and answers for all: at the first that fails, a launcher kills those still there.
+        return int(code) if self._meeting.is_first else EXIT_WELL
 
     def _arrive(self) -> None:
         self._announce("arrival", f" of {self._launch.world_size} ranks at {self._launch.address}")

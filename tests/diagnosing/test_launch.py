@@ -42,6 +42,13 @@ def test_srun_says_all() -> None:
     assert launch.expected == {"n1": 2, "n2": 2}
 
 
+def test_neighbouring_steps_and_jobs_meet_at_other_ports() -> None:
+    ids = [("7", "0"), ("7", "1"), ("8", "0")]
+    ports = [find_launch({**SRUN, "SLURM_JOB_ID": job, "SLURM_STEP_ID": step}).port for job, step in ids]
+    assert len(set(ports)) == 3
+    assert find_launch({**SRUN, "SLURM_JOB_ID": "7", "MASTER_PORT": "1234"}).port == 1234
+
+
 def test_a_batch_script_itself_is_alone() -> None:
     batch = {name: value for name, value in SRUN.items() if "STEP" not in name}
     launch = find_launch({**batch, "SLURM_PROCID": "0"})
