@@ -35,6 +35,13 @@ def measure_disk(folder: Path, num_bytes: int) -> Disk:
     folder = folder.absolute()
     while not folder.is_dir():
         folder = folder.parent
+    try:
+        return _measure(folder, num_bytes)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(folder)) from error  # the file's name says nothing
+
+
+def _measure(folder: Path, num_bytes: int) -> Disk:
     free = free_bytes(folder)
     num_blocks = max(1, num_bytes // _BLOCK_BYTES)
     # Random, for a file system may compress; each block its own, for it may store equal ones once.

@@ -51,6 +51,20 @@ def verdict(findings: Sequence[Finding], nodes: Sequence[str]) -> Verdict:
     return Verdict(EXIT_UNFIT, excluded)
 
 
+def blamed(stage: str, failed: list[int], missing: list[int]) -> tuple[list[int], list[int]]:
+    """Of the ranks that failed in a stage and those that did not finish it, who is the cause.
+
+    In joining, those that failed: the others wait for them. Else the fewer: many wait for one that failed, or
+    fail for one that is gone.
+    """
+    if stage == "joining" and failed:
+        return failed, []
+    return (
+        failed if len(failed) <= len(missing) else [],
+        missing if not failed or len(missing) <= len(failed) else [],
+    )
+
+
 def ranks_in_words(ranks: Sequence[int]) -> str:
     """Some ranks, the first eight by number."""
     if len(ranks) == 1:

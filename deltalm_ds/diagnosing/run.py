@@ -13,7 +13,7 @@ import torch.distributed as dist
 from deltalm_ds.data.corpus import Corpus
 from deltalm_ds.diagnosing.clocks import compare_clocks
 from deltalm_ds.diagnosing.disk import measure_disk
-from deltalm_ds.diagnosing.findings import EXIT_UNFIT, EXIT_WELL, Finding, ranks_in_words, verdict
+from deltalm_ds.diagnosing.findings import EXIT_UNFIT, EXIT_WELL, Finding, blamed, ranks_in_words, verdict
 from deltalm_ds.diagnosing.gpus import gpu_at_rest, has_nvidia_smi, product_under_watch
 from deltalm_ds.diagnosing.judging import judge
 from deltalm_ds.diagnosing.launch import Launch, find_launch, nodes_lacking_ranks
@@ -182,13 +182,12 @@ class _Examination:
         """Judge what there is, on rank 0, where some ranks do not come to the end of a stage."""
         if stage == "arrival":
             return self._conclude(self._late(missing, {rank: there.value for rank, there in posted.items()}))
-        failed = {rank: there.failure for rank, there in posted.items() if there.failure is not None}
-        # The fewer are the cause: many wait for one that failed, or fail for one that is gone.
-        if len(failed) <= len(missing):
-            for rank, failure in failed.items():
-                self._measured.ranks[rank].failures[_name(stage)] = failure
-        if not failed or len(missing) <= len(failed):
-            self._measured.absent[_name(stage)] = missing
+        name = _name(stage)
+        failures = {rank: there.failure for rank, there in posted.items() if there.failure is not None}
+        failed, absent = blamed(name, list(failures), missing)
+        for rank in failed:
+            self._measured.ranks[rank].failures[name] = failures[rank]
+        self._measured.absent[name] = absent
         return self._judge()
 
     def _late(self, missing: list[int], node_of: dict[int, str]) -> list[Finding]:

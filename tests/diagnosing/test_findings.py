@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from deltalm_ds.diagnosing.findings import Finding, Verdict, ranks_in_words, verdict
+from deltalm_ds.diagnosing.findings import Finding, Verdict, blamed, ranks_in_words, verdict
 
 NODES = ["n1", "n2", "n3"]
 
@@ -34,6 +34,14 @@ def test_a_fault_of_no_node() -> None:
     assert verdict([finding(None), finding("n2", "clock")], NODES) == Verdict(3, ("n2",))
     late = finding(None, "arrival", is_of_machine=True)
     assert verdict([late], NODES) == Verdict(3), "who did not come from where nobody knows"
+
+
+def test_who_is_to_blame_where_some_fail_and_some_hang() -> None:
+    assert blamed("pairs", [], [3]) == ([], [3])
+    assert blamed("all_reduce", [0, 1, 2], [3]) == ([], [3]), "they lost the one that is gone"
+    assert blamed("all_reduce", [3], [0, 1, 2]) == ([3], []), "they wait for the one that failed"
+    assert blamed("pairs", [0], [3]) == ([0], [3]), "it may be either"
+    assert blamed("joining", [1], [0]) == ([1], [])
 
 
 def test_ranks_in_words() -> None:

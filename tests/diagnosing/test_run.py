@@ -64,6 +64,7 @@ ILLNESSES = {
     "hanging product": lambda: mock.patch(f"{PACKAGE}.run.measure_product", hang),
     "hanging pair": lambda: mock.patch(f"{PACKAGE}.run.measure_pair", hang),
     "slow link": lambda: mock.patch(f"{PACKAGE}.network.dist.all_reduce", all_reduce_slowly),
+    "no joining": lambda: mock.patch("deltalm_ds.training.distributed.join_processes", break_down),
     "GPU": lambda: mock.patch("torch.cuda.device_count", return_value=1),
     "none": contextlib.nullcontext,
 }
@@ -148,7 +149,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     with small_disk(tmp_path / "small", "1m") as folder:
         own = {"0": ["--output", str(tmp_path)], "1": ["--output", str(folder)]}
         outcomes = outcomes_of(arguments=[*QUICK, *WIDE], own=own)
-    assert_excluded(outcomes, "writing to --output failed on rank 1: No space left on device")
+    assert_excluded(outcomes, f"writing to --output failed on rank 1: {folder}: No space left on device")
 
 
 def test_a_disk_that_is_full_for_all_is_nobodys_fault(tmp_path: Path) -> None:
@@ -177,6 +178,11 @@ def test_other_data_and_none(tmp_path: Path, small_corpus: Path) -> None:
 def test_a_rank_that_hangs_is_named_in_time() -> None:
     outcomes = outcomes_of(arguments=[*QUICK, *WIDE, "--timeout-seconds", "5"], illness="hanging product")
     assert_excluded(outcomes, "n2 is bad: rank 1 did not finish the matrix product in time")
+
+
+def test_a_rank_that_cannot_join_is_named_and_not_those_who_wait_for_it() -> None:
+    outcomes = outcomes_of(arguments=[*QUICK, *WIDE, "--timeout-seconds", "5"], illness="no joining")
+    assert_excluded(outcomes, "joining the process group failed on rank 1: CUDA error")
 
 
 def test_of_four_a_pair_that_hangs_is_named() -> None:
