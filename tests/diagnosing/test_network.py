@@ -1,8 +1,14 @@
 from __future__ import annotations
 
-import pytest
+import itertools
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
 
-from deltalm_ds.diagnosing.network import pairings
+import pytest
+import torch
+
+from deltalm_ds.diagnosing.network import measure_all_reduce, pairings
 
 
 def nodes_of(*counts: int) -> list[str]:
@@ -39,3 +45,28 @@ def test_two_ranks_meet_once_and_one_never() -> None:
     assert pairings(["a", "b"]) == [[(0, 1)]]
     assert pairings(["a", "a"]) == [[(0, 1)]]
     assert pairings(["a"]) == []
+
+
+def bandwidth(num_ranks: int, found: float) -> float:
+    """Of 8 MB in half a second, where the sum of all ranks' ones is `found`."""
+    readings = itertools.count(0.0, 0.5)
+    clock = SimpleNamespace(perf_counter=lambda: next(readings))
+
+    def all_reduce(message: torch.Tensor, **_: Any) -> None:
+        message.fill_(found)
+
+    with (
+        mock.patch("deltalm_ds.diagnosing.network.time", clock),
+        mock.patch("deltalm_ds.diagnosing.network.dist.all_reduce", all_reduce),
+    ):
+        return measure_all_reduce(torch.device("cpu"), 8_000_000, num_ranks)
+
+
+def test_bus_bandwidth_of_an_all_reduce() -> None:
+    assert bandwidth(2, 2.0) == 8e6 / 0.5
+    assert bandwidth(8, 8.0) == 2 * 7 / 8 * 8e6 / 0.5
+
+
+def test_a_wrong_sum_is_an_error() -> None:
+    with pytest.raises(RuntimeError, match="something else than the number of ranks"):
+        bandwidth(4, 3.0)
