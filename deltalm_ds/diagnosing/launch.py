@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from deltalm_ds.errors import UserError
 
 _MPI_RANKS = (("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"), ("PMI_RANK", "PMI_SIZE"))
+_STEP_RANKS = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS")  # a batch script has the first only
 _LOCAL_SIZES = ("LOCAL_WORLD_SIZE", "LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE")
 _LOCAL_RANKS = ("LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID")
 _DEFAULT_PORT = 29500  # torch's and DeepSpeed's
@@ -49,17 +50,16 @@ def find_launch(environment: Mapping[str, str]) -> Launch:
     nodes = expand_hosts(environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_JOB_NODELIST", ""))
     local_size = _first_number(environment, _LOCAL_SIZES)
     mpi = next((names for names in _MPI_RANKS if names[0] in environment), None)
+    is_step = "RANK" not in environment and _is_started_by_srun(environment)
     expected: dict[str, int] = {}
-    is_step = False
     if "RANK" in environment:
         rank, world_size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
-    elif mpi is not None:
-        rank, world_size = (int(environment[name]) for name in mpi)
-    elif "SLURM_STEP_NUM_TASKS" in environment:  # a batch script has other variables of SLURM's, srun these
-        rank, world_size = int(environment["SLURM_PROCID"]), int(environment["SLURM_STEP_NUM_TASKS"])
-        is_step = True
+    elif is_step:
+        rank, world_size = (int(environment[name]) for name in _STEP_RANKS)
         tasks = expand_tasks(environment.get("SLURM_STEP_TASKS_PER_NODE", ""))
         expected = dict(zip(nodes, tasks, strict=False))
+    elif mpi is not None:
+        rank, world_size = (int(environment[name]) for name in mpi)
     else:
         rank, world_size, local_size = 0, 1, 1
     if local_size and not expected and len(nodes) * local_size == world_size:
@@ -108,6 +108,17 @@ def expand_hosts(text: str) -> list[str]:
 def expand_tasks(text: str) -> list[int]:
     """Tasks by node of SLURM's short form: "8(x2),4" is 8, 8, 4."""
     return [int(count) for count, times in _TASKS.findall(text) for _ in range(int(times or 1))]
+
+
+def _is_started_by_srun(environment: Mapping[str, str]) -> bool:
+    """Whether srun started this rank, and not a helper of mpirun's, whose ranks then have MPI's numbers.
+
+    `srun --mpi=pmi2` gives both, and the same.
+    """
+    if any(name not in environment for name in _STEP_RANKS):
+        return False
+    mpi = [environment[name] for names in _MPI_RANKS for name in names if name in environment]
+    return not mpi or mpi == [environment[name] for name in _STEP_RANKS]
 
 
 def _port(environment: Mapping[str, str], is_step: bool) -> int:

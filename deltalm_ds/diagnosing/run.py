@@ -107,19 +107,26 @@ class _Examination:
     def _join(self) -> str:
         from deltalm_ds.training.distributed import join_processes  # imports DeepSpeed: seconds
 
+        if self._launch.world_size > 1:  # else it makes a group of one
+            os.environ |= self._variables()
+        self._device = join_processes().device
+        return self._device.type
+
+    def _variables(self) -> dict[str, str]:
+        """What torch and DeepSpeed read: the group is made where the ranks have met, however launched."""
         launch, local_rank = self._launch, self._launch.local_rank
         if local_rank is None:
             local_rank = self._nodes[: launch.rank].count(launch.node)
-        # The group is made where the ranks have met, whatever launched them.
-        os.environ |= {
+        if torch.cuda.device_count() == 1:  # SLURM may show each task its own GPU only
+            local_rank = 0
+        return {
             "RANK": str(launch.rank),
             "WORLD_SIZE": str(launch.world_size),
             "LOCAL_RANK": str(local_rank),
+            "LOCAL_WORLD_SIZE": str(self._nodes.count(launch.node)),
             "MASTER_ADDR": launch.address,
             "MASTER_PORT": str(self._meeting.port),
         }
-        self._device = join_processes().device
-        return self._device.type
 
     def _measure_devices(self) -> None:
         device, seconds = self._device, self._settings.product_seconds

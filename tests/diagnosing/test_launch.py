@@ -73,6 +73,13 @@ def test_mpirun_goes_before_what_slurm_says_of_its_daemons() -> None:
     assert local.address == "127.0.0.1"
 
 
+def test_srun_with_an_mpi_plugin_is_srun_and_mpichs_mpirun_is_not() -> None:
+    launch = find_launch({**SRUN, "PMI_RANK": "3", "PMI_SIZE": "4"})
+    assert (launch.rank, launch.expected) == (3, {"n1": 2, "n2": 2})
+    launch = find_launch({**SRUN, "PMI_RANK": "5", "PMI_SIZE": "8"})
+    assert (launch.rank, launch.world_size) == (5, 8)
+
+
 def test_several_hosts_need_the_first_ones_name() -> None:
     with pytest.raises(UserError, match="MASTER_ADDR"):
         find_launch({"OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "2"})
