@@ -1,4 +1,4 @@
-"""Kill training runs on a real SLURM at random moments, and tell what became of them: `make cluster-campaign`.
+"""Kill training runs on a real SLURM at random moments, and tell what comes of it: `make cluster-campaign`.
 
     python tests/cluster/campaign.py --kills 30 --work FOLDER
 
@@ -109,11 +109,11 @@ def _check(run: TrainingJob, expected: TrainingJob) -> None:
 
 _INTRODUCTION = """# Killed on purpose
 
-`make cluster-campaign`: {num_kills} kills -9 over {num_runs} whole runs of `slurm/pretrain_64gpu.sh`, made small
-({steps} steps, a checkpoint every 40, dropout 0.1), on a real SLURM of two nodes with two tasks each, at random
-moments. Every run reached its last step with the losses of an undisturbed run, bit for bit; no start passed over
-or loaded a checkpoint that was not whole, nothing was lost beyond the newest checkpoint, no process outlived its
-job, and every step was recorded once.
+`make cluster-campaign`: {num_kills} kills -9 over {num_runs} whole runs of `slurm/pretrain_64gpu.sh`, made
+small ({steps} steps, a checkpoint every 40, dropout 0.1), on a real SLURM of two nodes with two tasks each, at
+random moments. Every run reached its last step with the losses of an undisturbed run, bit for bit; no start
+passed over or loaded a checkpoint that was not whole, nothing was lost beyond the newest checkpoint, no process
+outlived its job, and every step was recorded once.
 
 | killed | kills | while saving | steps done again, mean (most) | s to the next step, median (most) |
 |---|---|---|---|---|
@@ -140,10 +140,9 @@ def _report(kills: list[Kill]) -> str:
             )
     text += _EVERY_KILL
     for kill in kills:
-        text += (
-            f"| {kill.kind}{', saving' if kill.is_saving else ''} | {kill.at_step} | {kill.newest_checkpoint} "
-            f"| {kill.resumed_after} | {kill.seconds:.0f} |\n"
-        )
+        when = ", saving" if kill.is_saving else ""
+        steps = f"{kill.at_step} | {kill.newest_checkpoint} | {kill.resumed_after}"
+        text += f"| {kill.kind}{when} | {steps} | {kill.seconds:.0f} |\n"
     return text
 
 
