@@ -35,6 +35,6 @@ until port=$(sed -nE 's,.*http://[^:]+:([0-9]+)/.*,\1,p' "$messages" | grep .); 
     sleep 0.2
 done
 note "TensorBoard shows $OUTPUT on $SLURMD_NODENAME. On your machine:"
-note "    ssh -N -J $USER@$LOGIN_NODE -L 6006:127.0.0.1:$port $USER@$SLURMD_NODENAME"
+note "    ssh -N -J $(id -un)@$LOGIN_NODE -L 6006:127.0.0.1:$port $(id -un)@$SLURMD_NODENAME"
 note "then open http://localhost:6006/. It ends with the job: scancel $SLURM_JOB_ID"
 wait

@@ -14,21 +14,28 @@ from local_slurm import LocalSlurm
 from site_files import write_scripted_site
 from slurm_job import ENDED, Job
 
-TWO_BY_TWO = ("--nodes", 2, "--ntasks-per-node", 2, "--gpus-per-node", 1)
+TWO_BY_TWO: tuple[object, ...] = ("--nodes", 2, "--ntasks-per-node", 2, "--gpus-per-node", 1)
 # Not the whole nodes that the script asks for, so that jobs run side by side.
-SHARED = ("--exclusive=user", "--mem", 1)
+SHARED: tuple[object, ...] = ("--exclusive=user", "--mem", 1)
 
 
 class Run:
     """A job with its output folder."""
 
-    def __init__(self, cluster: LocalSlurm, site: Path, folder: Path, plan: list[dict[str, object]]) -> None:
+    def __init__(
+        self,
+        cluster: LocalSlurm,
+        site: Path,
+        folder: Path,
+        plan: list[dict[str, object]],
+        options: tuple[object, ...] = TWO_BY_TWO,
+    ) -> None:
         self.output = folder
         folder.mkdir()
         (folder / "plan.json").write_text(json.dumps(plan))
         self.job: Job = cluster.sbatch(
             "slurm/pretrain_64gpu.sh",
-            *(*TWO_BY_TWO, *SHARED, "--output", f"{folder}.log"),
+            *(*options, *SHARED, "--output", f"{folder}.log"),
             site=site,
             arguments=("--output", folder),
             environment={"SCRIPTED_OUTPUT": str(folder)},
@@ -51,6 +58,7 @@ PLANS: dict[str, list[dict[str, object]]] = {
     "killed": [{"kill": 2}, {"step": 9}],
     "batch script": [{"wait": True}, {"step": 9}],
     "scontrol": [{"wait": True}, {"step": 9}],
+    "time limit": [{"wait": True}, {"step": 9}],
     "cancelled": [{"wait": True}],
     "stopped": [{"wait": True}],
     "mistake": [{"exits": {"3": 2}}],
@@ -59,28 +67,38 @@ PLANS: dict[str, list[dict[str, object]]] = {
     "no progress": [{"exit": 85}],
     "progress": [{"step": step, "exit": 85} for step in (1, 2, 3, 4, 5)] + [{"step": 9}],
 }
+# SLURM counts in minutes, and signals up to one before the time that it was told.
+OPTIONS = {"time limit": (*TWO_BY_TWO, "--time", 1, "--signal", "USR1@50")}
 ACTIONS: dict[str, Callable[[Run], None]] = {
     "asked": lambda run: run.job.signal("USR1"),
     "terminated": lambda run: run.job.signal("TERM"),
     "batch script": lambda run: run.job.kill_batch_script(),
     "scontrol": lambda run: run.job.requeue(),
     "cancelled": lambda run: run.job.cancel(),
-    "stopped": lambda run: ((run.output / "stop").touch(), run.job.signal("USR1")) and None,
+    "stopped": lambda run: stop(run),
 }
+
+
+def stop(run: Run) -> None:
+    (run.output / "stop").touch()
+    run.job.signal("USR1")
 
 
 @pytest.fixture(scope="module")
 def runs(cluster: LocalSlurm, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     folder = tmp_path_factory.mktemp("scripted")
     site = write_scripted_site(folder)
-    runs = {name: Run(cluster, site, folder / name.replace(" ", "-"), plan) for name, plan in PLANS.items()}
+    runs = {
+        name: Run(cluster, site, folder / name.replace(" ", "-"), plan, OPTIONS.get(name, TWO_BY_TWO))
+        for name, plan in PLANS.items()
+    }
     for name, act in ACTIONS.items():
         runs[name].job.wait_until(lambda name=name: runs[name].says("start 0"))
         act(runs[name])
     return runs
 
 
-@pytest.mark.parametrize("name", ["asked", "terminated", "killed", "batch script", "scontrol"])
+@pytest.mark.parametrize("name", ["asked", "terminated", "killed", "batch script", "scontrol", "time limit"])
 def test_goes_on_by_itself(runs: dict[str, Run], name: str) -> None:
     said = runs[name].end()
     assert said.startswith("COMPLETED after 1"), said
@@ -124,6 +142,18 @@ def test_the_first_failing_rank_heads_the_log(runs: dict[str, Run]) -> None:
     assert "rank 1 says why it fails" in head
     assert log.count("rank 1 says why it fails") == 2  # of both starts
     assert "first start" in log, "what was there before stays"
+
+
+def test_a_node_that_the_doctor_finds_unfit_is_excluded(cluster: LocalSlurm, tmp_path: Path) -> None:
+    site = write_scripted_site(tmp_path, "DOCTOR=1")
+    options = ("--nodes", 1, "--ntasks-per-node", 4)
+    run = Run(cluster, site, tmp_path / "run", [{"unfit": True}, {"step": 9}], options)
+    said = run.end()
+    assert said.startswith("COMPLETED after 1"), said
+    first, second = (line.split(" on ")[1].split(",")[0] for line in said.splitlines() if "4 tasks; " in line)
+    assert {first, second} == set(cluster.nodes)
+    assert run.job.shown()["ExcNodeList"] == first
+    assert f"requeued: the doctor excludes {first}" in said
 
 
 def test_nothing_is_left(runs: dict[str, Run], cluster: LocalSlurm) -> None:
