@@ -19,7 +19,7 @@ refuse() { # what is wrong and what to do
     exit "$EXIT_USER_ERROR"
 }
 
-# --- Arguments: MODE is job, submit or print; OPTIONS go to the program, SBATCH_OPTIONS to sbatch.
+# --- Arguments: MODE is job, submit or print; OPTIONS, all of them in ARGUMENTS too, go to the program.
 
 read_arguments() {
     MODE=submit OPTIONS=() SBATCH_OPTIONS=()
@@ -37,6 +37,7 @@ read_arguments() {
             esac
         done
     fi
+    ARGUMENTS=("${OPTIONS[@]}")
     count_tasks
     local site=${DELTALM_SITE:-$SCRIPTS/site.sh}
     [ -f "$site" ] || refuse "no site file $site: copy slurm/site.sh there, or unset DELTALM_SITE"
@@ -69,10 +70,10 @@ count_tasks() {
     TASKS_PER_NODE=$(((TASKS + NODES - 1) / NODES))
 }
 
-# The value of an option among the given ones, or nothing.
-option_value() { # NAME OPTION...
+# The value of an option among OPTIONS, or nothing.
+option_value() { # NAME
     local name=$1 value=
-    shift
+    set -- "${OPTIONS[@]}"
     while [ $# -gt 0 ]; do
         case $1 in
             "$name") value=${2-} ;;
@@ -83,10 +84,9 @@ option_value() { # NAME OPTION...
     printf '%s' "$value"
 }
 
-has_option() { # NAME OPTION...
+has_option() { # NAME
     local name=$1 option
-    shift
-    for option in "$@"; do
+    for option in "${OPTIONS[@]}"; do
         case $option in "$name" | "$name"=*) return 0 ;; esac
     done
     return 1
@@ -127,27 +127,15 @@ set_environment() {
     fi
 }
 
-# --- What runs.
+# --- What runs: BEFORE (the doctor), COMMAND and AFTER, each a line of words, perhaps empty. OUTPUT is what the
+# program writes, STATE the folder of logs and history, PROGRESS one in which finished parts are counted, DONE a file
+# with which COMMAND has been done.
 
-# The words before a program's own in a container, into INSIDE (before srun's command) and SRUN_CONTAINER (srun's).
-enter_container() {
-    INSIDE=() SRUN_CONTAINER=()
-    case ${CONTAINER:-none} in
-        none) ;;
-        pyxis)
-            SRUN_CONTAINER=("--container-image=$CONTAINER_IMAGE")
-            [ -z "$CONTAINER_MOUNTS" ] || SRUN_CONTAINER+=("--container-mounts=$CONTAINER_MOUNTS")
-            ;;
-        apptainer) # which leaves its place to the program (exec), so that signals reach it
-            INSIDE=(apptainer exec --nv)
-            [ -z "$CONTAINER_MOUNTS" ] || INSIDE+=(--bind "$CONTAINER_MOUNTS")
-            INSIDE+=("$CONTAINER_IMAGE")
-            ;;
-        *) refuse "CONTAINER=$CONTAINER in site.sh: none, pyxis or apptainer" ;;
-    esac
-}
+BEFORE=() COMMAND=() AFTER=() PROGRESS='' DONE=''
 
-# srun for all tasks of the job, into SRUN; their output goes into LOGS, a file for each.
+logs() { printf '%s' "$STATE/logs/${SLURM_JOB_ID:-JOB}.${SLURM_RESTART_COUNT:-0}"; }
+
+# srun for all tasks of the job, into SRUN; their output goes into a file for each.
 build_srun() { # NAME OF THE LOGS
     # shellcheck disable=SC2016  # for --dry-run, which cannot know the nodes' cores
     local cpus='$((SLURM_CPUS_ON_NODE / TASKS_PER_NODE))'
@@ -156,21 +144,24 @@ build_srun() { # NAME OF THE LOGS
         srun
         --job-name="$1"
         --input=none
-        --output="$LOGS/$1-%t.log" --open-mode=append
+        --output="$(logs)/$1-%t.log" --open-mode=append
         --cpus-per-task="$cpus" # srun does not take it from the job, and would bind a rank to one core
         --gpu-bind=none         # all ranks of a node see all its GPUs, or NCCL cannot copy from one to another
         --kill-on-bad-exit=1    # when a rank fails the others would wait for it
         --wait=600              # and when one has ended well, they have time to write
     )
-    [ "${CONTAINER:-none}" != pyxis ] || SRUN+=("--container-image=$CONTAINER_IMAGE")
-    [ "${CONTAINER:-none}" != pyxis ] || [ -z "$CONTAINER_MOUNTS" ] || SRUN+=("--container-mounts=$CONTAINER_MOUNTS")
+    enter_container
 }
 
-# What stands before a program within srun, into INSIDE.
+# The container's words: into SRUN, and into INSIDE those that stand before the program.
 enter_container() {
     INSIDE=()
     case ${CONTAINER:-none} in
-        none | pyxis) ;;
+        none) ;;
+        pyxis)
+            SRUN+=("--container-image=$CONTAINER_IMAGE")
+            [ -z "$CONTAINER_MOUNTS" ] || SRUN+=("--container-mounts=$CONTAINER_MOUNTS")
+            ;;
         apptainer) # which leaves its place to the program (exec), so that signals reach it
             INSIDE=(apptainer exec --nv)
             [ -z "$CONTAINER_MOUNTS" ] || INSIDE+=(--bind "$CONTAINER_MOUNTS")
@@ -180,27 +171,20 @@ enter_container() {
     esac
 }
 
-# Where a run writes: --output, else the folder NAME in RUNS. Into OUTPUT and LOGS.
-choose_output() { # NAME
-    OUTPUT=$(option_value --output "${OPTIONS[@]}")
-    OUTPUT=${OUTPUT:-$RUNS/$1}
-    LOGS=$OUTPUT/logs/${SLURM_JOB_ID:-JOB}.${SLURM_RESTART_COUNT:-0}
-}
-
-# A training program until its steps are done.
+# A training program until its steps are done; NAME is its folder in RUNS, where OPTIONS say no --output.
 train() { # NAME PROGRAM OPTION...
-    local program=$2
-    choose_output "$1"
+    local program=$2 output=()
+    OUTPUT=$(option_value --output)
+    [ -n "$OUTPUT" ] || { OUTPUT=$RUNS/$1 && output=(--output "$OUTPUT"); }
+    STATE=$OUTPUT
     shift 2
-    enter_container
-    BEFORE=()
     if [ "${DOCTOR:-0}" = 1 ]; then
         build_srun doctor
-        BEFORE=("${SRUN[@]}" "${INSIDE[@]}" "$PYTHON" -m deltalm_ds.doctor "${DOCTOR_OPTIONS[@]}")
+        BEFORE=("${SRUN[@]}" "${INSIDE[@]}" "$PYTHON" -m deltalm_ds.doctor --output "$OUTPUT" "${DOCTOR_OPTIONS[@]}")
     fi
     build_srun rank
     COMMAND=("${SRUN[@]}" "${INSIDE[@]}" "$PYTHON" "$REPOSITORY/deltalm_ds/$program.py" "$@"
-        --output "$OUTPUT" --deepspeed_config "$DEEPSPEED_CONFIG" --resume-if-begun
+        "${output[@]}" --deepspeed_config "$DEEPSPEED_CONFIG" --resume-if-begun
         "${TRAINING_OPTIONS[@]}" "${OPTIONS[@]}")
     run_job
 }
@@ -212,14 +196,29 @@ pretrain() { # NAME OPTION...
     train "$name" pretrain --data "$DATA" "${from[@]}" "$@"
 }
 
-# Submit, print or run what BEFORE and COMMAND hold.
+# A program whose ranks find each other by MPI. Its OUTPUT, STATE and PROGRESS are set already.
+run_by_mpi() { # PROGRAM OPTION...
+    local program=$1
+    shift
+    if [ "${MPI_LAUNCHER[0]}" = srun ]; then
+        build_srun rank
+        SRUN=("${MPI_LAUNCHER[@]}" "${SRUN[@]:1}")
+    else
+        enter_container
+        SRUN=("${MPI_LAUNCHER[@]}")
+    fi
+    COMMAND=("${SRUN[@]}" "${INSIDE[@]}" "$PYTHON" -m "deltalm_ds.$program" "$@" "${OPTIONS[@]}")
+    run_job
+}
+
+# Submit, print or run it.
 run_job() {
     case $MODE in
         submit)
             command -v sbatch >/dev/null || refuse "no sbatch here: go where jobs are submitted, or look with --dry-run"
-            exec sbatch "${SBATCH_OPTIONS[@]}" "$script" "${OPTIONS[@]}"
+            exec sbatch "${SBATCH_OPTIONS[@]}" "$script" "${ARGUMENTS[@]}"
             ;;
-        print) print_job ;;
+        print) print_job && exit ;;
         job)
             load_modules
             # shellcheck source=slurm/supervise.sh
@@ -232,22 +231,27 @@ run_job() {
 print_job() {
     echo "# $NODES nodes, $TASKS tasks, $TASKS_PER_NODE a node; output in $OUTPUT"
     env | sed -n '/^SBATCH_/s/^/export /p'
-    quoted sbatch "${SBATCH_OPTIONS[@]}" "$script" "${OPTIONS[@]}"
+    quoted sbatch "${SBATCH_OPTIONS[@]}" "$script" "${ARGUMENTS[@]}"
     echo "# In the job:"
     env | grep -E '^(NCCL|GLOO|MASTER|CUDA_DEVICE|PYTHON)[A-Z_]*=' | sort | sed 's/^/export /'
-    [ ${#BEFORE[@]} -eq 0 ] || quoted "${BEFORE[@]}"
+    quoted "${BEFORE[@]}"
     quoted "${COMMAND[@]}"
+    quoted "${AFTER[@]}"
 }
 
-# The words as one line of shell. A dollar is left as it is: it stands for what only the job knows.
+# The words as a command of shell, an option a line. A dollar stays: it is for what only the job knows.
 quoted() {
-    local word line=
-    for word in "$@"; do
+    [ $# -gt 0 ] || return 0
+    local word text=$1
+    for word in "${@:2}"; do
         case $word in
-            *[!a-zA-Z0-9_./:=,%@+\$\(\)-]*) line+=" '${word//\'/\'\\\'\'}'" ;;
-            '') line+=" ''" ;;
-            *) line+=" $word" ;;
+            *[!a-zA-Z0-9_./:=,%@+\$\(\)-]*) word="'${word//\'/\'\\\'\'}'" ;;
+            '') word="''" ;;
+        esac
+        case $word in
+            --?* | "'--"*) text+=$' \\\n    '$word ;;
+            *) text+=" $word" ;;
         esac
     done
-    echo "${line# }"
+    printf '%s\n' "$text"
 }

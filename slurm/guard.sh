@@ -18,6 +18,7 @@ while [ "$(job_field JobState)" = RUNNING ]; do sleep 0.2; done
 if [ "$(job_field ExitCode)" = 0:9 ]; then
     reason="the batch script was killed"
     printf '%s  requeued: %s\n' "$(date '+%F %T')" "$reason" >>"$log"
-    printf '%s\t%s\t%s\tend\t-\t-\t137\t%s\n' "$(date '+%F %T')" "$SLURM_JOB_ID" "${SLURM_RESTART_COUNT:-0}" "$reason" >>"$history"
+    printf '%s\t%s\t%s\tend\t-\t-\t137\t%s\n' "$(date '+%F %T')" "$SLURM_JOB_ID" "${SLURM_RESTART_COUNT:-0}" \
+        "$reason" >>"$history"
     scontrol requeue "$SLURM_JOB_ID"
 fi

@@ -11,12 +11,12 @@
 #SBATCH --open-mode=append
 #SBATCH --output=%x-%j.log
 #
-# The paper's run: DeltaLM-base from InfoXLM, on 8 nodes of 8 GPUs, 600,000 steps of 2,048 samples of 512 tokens, span
+# The paper's run: DeltaLM-base from InfoXLM on 8 nodes of 8 GPUs, 600,000 steps of 2,048 samples of 512 tokens, span
 # corruption and translation span corruption. It saves, requeues itself and goes on until the steps are done.
 #
-#     sbatch slurm/pretrain_64gpu.sh                    or bash slurm/pretrain_64gpu.sh, which reads site.sh's queue
-#     bash slurm/pretrain_64gpu.sh --dry-run            what would run
-#     sbatch --nodes 4 slurm/pretrain_64gpu.sh          the same run on 32 GPUs: same samples, same learning rate
+#     sbatch slurm/pretrain_64gpu.sh              the run; bash in place of sbatch takes the queue from site.sh
+#     sbatch --nodes 4 slurm/pretrain_64gpu.sh    on 32 GPUs, or going on there: same samples, same learning rate
+#     bash slurm/pretrain_64gpu.sh --dry-run      what would run
 
 script=${BASH_SOURCE[0]}
 if [ "${script##*/}" = slurm_script ]; then # SLURM runs a copy, and knows where the original lies

@@ -1,3 +1,5 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034  # all of it is used by common.sh
 # What this site has: the one file to edit. Every batch script reads it, where it is submitted and in the job.
 # (Another file instead: DELTALM_SITE=/path/to/site.sh.) REPOSITORY is the folder above this one.
 

@@ -1,15 +1,16 @@
 # shellcheck shell=bash
-# Runs BEFORE and COMMAND in the job, and does what follows from how they end. Sourced by common.sh.
+# Runs BEFORE, COMMAND and AFTER in the job, and does what follows from how they end. Sourced by common.sh.
 #
-# Whether to requeue: README.md has the table. OUTPUT/slurm/history.tsv has a line for every start and every end:
-# time, job, restart, "start" or "end", newest checkpoint, last recorded step, exit code, and a word.
+# Whether to requeue: docs/cluster.md has the table. STATE/slurm/history.tsv has a line for every start and end:
+# time, job, restart, "start" or "end", progress, last recorded step, exit code, and a word.
 
 supervise() {
-    HISTORY=$OUTPUT/slurm/history.tsv
-    mkdir -p "$LOGS" "$OUTPUT/slurm"
+    LOGS=$(logs) HISTORY=$STATE/slurm/history.tsv
+    mkdir -p "$LOGS" "$STATE/slurm"
     touch "$HISTORY"
-    ln -sfn "$(basename "$LOGS")" "$OUTPUT/logs/newest"
-    INTERRUPTED='' STEP=''
+    ln -sfn "$(basename "$LOGS")" "$STATE/logs/newest"
+    INTERRUPTED='' STEP='' PROGRESS_NAME="newest checkpoint's step"
+    [ -z "$PROGRESS" ] || PROGRESS_NAME="files finished"
     trap 'INTERRUPTED=yes' TERM CONT         # SLURM ends the job: the step has the same signal, and saves
     trap 'INTERRUPTED=yes; forward USR1' USR1 # to the batch script alone: sbatch --signal=B:USR1
     begin
@@ -17,18 +18,30 @@ supervise() {
     if [ ${#BEFORE[@]} -gt 0 ]; then
         run_step doctor "${BEFORE[@]}"
         [ "$CODE" != 3 ] || exclude_nodes
-        [ "$CODE" = 0 ] || finish "the doctor"
+        [ "$CODE" = 0 ] || follow_up
     fi
-    run_step rank "${COMMAND[@]}"
-    finish "the step"
+    if [ -z "$DONE" ] || [ ! -e "$DONE" ]; then
+        run_step rank "${COMMAND[@]}"
+        [ "$CODE" = 0 ] || follow_up
+    fi
+    CODE=0
+    "${AFTER[@]}" || CODE=$?
+    [ "$CODE" = 0 ] || give_up "$CODE" "$(quoted "${AFTER[@]}" | head -n 1) ended with exit code $CODE"
+    record end 0 "at its end"
+    note "done: $OUTPUT"
+    exit 0
 }
 
 forward() { [ -z "$STEP" ] || kill "-$1" "$STEP"; }
 
 # --- Where the run stands.
 
-newest_checkpoint() { # its step; 0 for none
+progress() { # step of the newest checkpoint, or number of finished parts; 0 for none
     local folder step newest=0
+    if [ -n "$PROGRESS" ]; then
+        { find "$PROGRESS" -type f 2>/dev/null || true; } | wc -l
+        return
+    fi
     for folder in "$OUTPUT"/checkpoints/step_*; do
         step=${folder##*/step_}
         [[ $step =~ ^[0-9]+$ ]] && [ "$step" -gt "$newest" ] && newest=$step
@@ -41,18 +54,22 @@ last_step() { # that was recorded; 0 for none
     tail -n 1 "$OUTPUT/metrics.jsonl" | sed -nE 's/.*"step": ([0-9]+).*/\1/p;' | grep . || echo 0
 }
 
-job_field() { # NAME, of `scontrol show job`
-    scontrol --oneliner show job "$SLURM_JOB_ID" |
-        awk -v RS='[ \n]' -v name="$1=" 'index($0, name) == 1 && !seen++ { print substr($0, length(name) + 1) }' || true
+job_field() { # NAME, of what SLURM says of the job
+    local said=''
+    for _ in {1..20}; do # while its controller is away
+        said=$(scontrol --oneliner show job "$SLURM_JOB_ID" 2>/dev/null) && break
+        sleep 15
+    done
+    awk -v RS='[ \n]' -v name="$1=" 'index($0, name) == 1 && !n++ { print substr($0, length(name) + 1) }' <<<"$said"
 }
 
 record() { # start|end CODE WORDS
     printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$(date '+%F %T')" "$SLURM_JOB_ID" "${SLURM_RESTART_COUNT:-0}" \
-        "$1" "$(newest_checkpoint)" "$(last_step)" "$2" "$3" >>"$HISTORY"
+        "$1" "$(progress)" "$(last_step)" "$2" "$3" >>"$HISTORY"
 }
 
 starts_without_progress() { # of this job, this one included, since its newest checkpoint
-    awk -F '\t' -v job="$SLURM_JOB_ID" -v newest="$(newest_checkpoint)" \
+    awk -F '\t' -v job="$SLURM_JOB_ID" -v newest="$(progress)" \
         '$2 == job && $4 == "start" && $5 == newest { count++ } END { print count + 0 }' "$HISTORY"
 }
 
@@ -66,10 +83,10 @@ begin() {
     esac
     note "job $SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0} on $SLURM_JOB_NODELIST, $TASKS tasks; $last"
     record start - "$SLURM_JOB_NODELIST"
-    note "output $OUTPUT; newest checkpoint: step $(newest_checkpoint)"
-    note "each rank's output: $LOGS/rank-N.log; progress: tail -F $OUTPUT/logs/newest/rank-0.log"
+    note "output: $OUTPUT; $PROGRESS_NAME: $(progress)"
+    note "what ranks say: $LOGS/rank-N.log; to follow it: tail -F $STATE/logs/newest/rank-0.log"
     if [ "$(starts_without_progress)" -gt $((MAX_REQUEUES + 1)) ]; then
-        give_up 1 "started $(starts_without_progress) times without a newer checkpoint"
+        give_up 1 "started $(starts_without_progress) times without a change of $PROGRESS_NAME"
     fi
 }
 
@@ -85,7 +102,7 @@ watch_batch_script() {
 run_step() { # NAME COMMAND...
     local name=$1 messages=$LOGS/srun-$1.log
     shift
-    "$@" 2>>"$messages" &
+    "$@" >>"$LOGS/$name-0.log" 2>>"$messages" & # srun's tasks have files of their own already, those of mpirun not
     STEP=$! INTERRUPTED=yes
     while [ -n "$INTERRUPTED" ]; do
         INTERRUPTED='' CODE=0
@@ -97,7 +114,8 @@ run_step() { # NAME COMMAND...
     # srun tells of tasks in the order in which they ended; its own exit code is the largest of all, and most of
     # them end because the first one did.
     local line pattern='^srun: error: ([^:]+): tasks? ([0-9]+)[0-9,-]*: (.*)$'
-    line=$(grep -m 1 -E "$pattern" "$messages" || grep -m 1 '^srun: error: ' "$messages" || echo "srun ended with $CODE")
+    line=$(grep -m 1 -E "$pattern" "$messages" || grep -m 1 '^srun: error: ' "$messages" ||
+        echo "$1 ended with exit code $CODE")
     END=${line#srun: error: }
     if [[ $line =~ $pattern ]]; then
         NODE=${BASH_REMATCH[1]} RANK=${BASH_REMATCH[2]} END=${BASH_REMATCH[3]}
@@ -107,18 +125,20 @@ run_step() { # NAME COMMAND...
             CODE=137 # by a signal, and others ended otherwise
         fi
     fi
-    sed 's/^/    /' "$messages"
+    tail -n 20 "$messages" | sed 's/^/    /'
     [ "$CODE" = 85 ] || put_on_top "$name"
 }
 
 # The last lines of the task that failed first, at the head of the job's log.
 put_on_top() { # NAME OF THE STEP
-    local log top
+    local log top words=$LOGS/srun-$1.log
+    [ -z "$RANK" ] || words=$LOGS/$1-$RANK.log
     log=$(readlink "/proc/$$/fd/1")
     top=$(
         echo "==== job $SLURM_JOB_ID.${SLURM_RESTART_COUNT:-0}, $(date '+%F %T'): $(first_failure)"
-        [ -z "$RANK" ] || { echo "==== the last lines of $LOGS/$1-$RANK.log:" && tail -n 30 "$LOGS/$1-$RANK.log"; }
-        printf '====\n\n'
+        echo "==== the last lines of $words:"
+        tail -n 30 "$words"
+        echo "===="
     )
     [ -f "$log" ] || { echo "$top" && return; }
     { echo "$top" && echo && cat "$log"; } >"$log.new"
@@ -132,14 +152,9 @@ first_failure() { [ -n "$RANK" ] && echo "rank $RANK on $NODE failed first: $END
 
 # --- What follows.
 
-finish() { # WHAT HAS ENDED
-    local reason before
+follow_up() {
+    local reason previous
     case $CODE in
-        0)
-            record end 0 done
-            note "done: $1 has reached its end"
-            exit 0
-            ;;
         2) give_up 2 "$(first_failure); a mistake in options or data, told at the top of this log" ;;
         85)
             [ ! -e "$OUTPUT/stop" ] || give_up 85 "saved and stopped, as $OUTPUT/stop asks; remove it and submit again"
@@ -148,8 +163,9 @@ finish() { # WHAT HAS ENDED
     esac
     reason="$(first_failure), after step $(last_step)"
     if [ "$CODE" -lt 128 ]; then # an exception: bad luck once, a fault of the program or the data twice
-        before=$(awk -F '\t' -v job="$SLURM_JOB_ID" '$2 == job && $4 == "end" { last = $6 " " $7 } END { print last }' "$HISTORY")
-        [ "$before" != "$(last_step) $CODE" ] || give_up "$CODE" "$reason, for the second time"
+        previous=$(awk -F '\t' -v job="$SLURM_JOB_ID" \
+            '$2 == job && $4 == "end" { last = $6 " " $7 } END { print last }' "$HISTORY")
+        [ "$previous" != "$(last_step) $CODE" ] || give_up "$CODE" "$reason, for the second time"
     fi
     requeue "$reason"
 }
@@ -163,18 +179,18 @@ give_up() { # EXIT CODE, REASON
 requeue() { # REASON [NODES TO EXCLUDE]
     local answer starts
     if [ "$(job_field JobState)" != RUNNING ] && [ "$(job_field Reason)" != TimeLimit ] && ! is_preempted; then
-        give_up "$CODE" "$1; the job is being ended from outside: by scancel, or by scontrol requeue, which starts it again"
+        give_up "$CODE" "$1; SLURM ends the job, for good after scancel, or to start it again itself"
     fi
     starts=$(starts_without_progress)
     [ "$starts" -le "$MAX_REQUEUES" ] ||
-        give_up "$CODE" "$1; $MAX_REQUEUES requeues in a row without a newer checkpoint than step $(newest_checkpoint)"
+        give_up "$CODE" "$1; $MAX_REQUEUES requeues in a row without a change of $PROGRESS_NAME, $(progress)"
     record end "$CODE" "$1"
     note "requeued: $1"
-    for _ in 1 2 3 4 5 6 7 8 9 10; do # while SLURM's controller is away
+    for _ in {1..20}; do
         answer=$(scontrol requeue "$SLURM_JOB_ID" 2>&1) && break
         case $answer in *pending*) break ;; esac # SLURM has done it itself
         note "scontrol requeue: $answer"
-        sleep 30
+        sleep 15
     done
     [ -z "${2-}" ] || scontrol update JobId="$SLURM_JOB_ID" ExcNodeList="$2" || note "could not exclude $2"
     exit "$CODE"
@@ -184,10 +200,10 @@ is_preempted() { [[ $(job_field PreemptTime) =~ ^[0-9] ]]; }
 
 # The doctor has named nodes: they are not to be given to this job again.
 exclude_nodes() {
-    local nodes before
-    nodes=$(sed -n 's/^exclude //p' "$LOGS"/doctor-*.log | tr ', ' '\n\n' | sort -u | paste -sd, -)
+    local nodes excluded
+    nodes=$(sed -n 's/^exclude //p' "$LOGS"/doctor-*.log | sed 's/[ ,]/\n/g' | sort -u | paste -sd, -)
     [ -n "$nodes" ] || return 0
-    before=$(job_field ExcNodeList)
-    case $before in '' | '(null)') ;; *) nodes=$before,$nodes ;; esac
+    excluded=$(job_field ExcNodeList)
+    case $excluded in '' | '(null)') ;; *) nodes=$excluded,$nodes ;; esac
     requeue "the doctor excludes $nodes" "$nodes"
 }

@@ -110,10 +110,10 @@ def _check(run: TrainingJob, expected: TrainingJob) -> None:
 _INTRODUCTION = """# Killed on purpose
 
 `make cluster-campaign`: {num_kills} kills -9 over {num_runs} whole runs of `slurm/pretrain_64gpu.sh`, made
-small ({steps} steps, a checkpoint every 40, dropout 0.1), on a real SLURM of two nodes with two tasks each, at
-random moments. Every run reached its last step with the losses of an undisturbed run, bit for bit; no start
-passed over or loaded a checkpoint that was not whole, nothing was lost beyond the newest checkpoint, no process
-outlived its job, and every step was recorded once.
+small ({steps} steps, a checkpoint every 40, dropout 0.1), on a real SLURM of two nodes with two tasks each,
+at random moments. Every run reached its last step with the losses of an undisturbed run, bit for bit; no
+start passed over or loaded a checkpoint that was not whole, nothing was lost beyond the newest checkpoint, no
+process outlived its job, and every step was recorded once.
 
 | killed | kills | while saving | steps done again, mean (most) | s to the next step, median (most) |
 |---|---|---|---|---|

@@ -1,3 +1,7 @@
+"""One SLURM for all tests here, and a run on it to compare others with."""
+
+from __future__ import annotations
+
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,9 +12,10 @@ from training_job import TrainingJob
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[LocalSlurm]:
-    """One SLURM for all tests."""
-    with LocalSlurm() as cluster:
-        yield cluster
+    # mpirun asks whether root means it.
+    root = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    with LocalSlurm(environment={"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", **root}) as slurm:
+        yield slurm
 
 
 @pytest.fixture(scope="session")

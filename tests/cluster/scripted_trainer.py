@@ -8,7 +8,7 @@ later ones:
     {"seconds": 5}        wait so long
     {"exit": 85}          leave with this code (default: 0), or with that of {"exits": {"3": 1}} for rank 3
     {"kill": 2}           rank 2 ends by SIGKILL, the others wait
-    {"exclude": "n2"}     say it as the doctor does, where the doctor is asked for
+    {"unfit": true}       where the doctor is asked for, have it exclude this node
 """
 
 import json
@@ -29,9 +29,10 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda number, frame: asked.append(number))
     if arguments[:2] == ["-m", "deltalm_ds.doctor"]:
-        if rank == 0 and "exclude" in orders:
-            print("exclude", orders["exclude"])
-        return 3 if "exclude" in orders else 0
+        if rank == 0 and "unfit" in orders:
+            print("exclude", os.environ["SLURMD_NODENAME"])
+            return 3
+        return 0
     print(f"start {start} rank {rank} of {os.environ['SLURM_STEP_NUM_TASKS']}: {' '.join(arguments)}")
     if rank == 0 and "step" in orders:
         (output / "checkpoints" / f"step_{orders['step']}").mkdir(parents=True, exist_ok=True)

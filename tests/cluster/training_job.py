@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 from local_slurm import LocalSlurm
+from site_files import write_site
 from slurm_job import Job
 
 from deltalm_ds.training.checkpoint_folder import LATEST, step_folders
@@ -19,43 +19,27 @@ STEPS = 200
 SAVE_EVERY = 40
 VALIDATE_EVERY = 50
 
-_SITE = """
-. {repository}/slurm/site.sh
-PYTHON={python}
-DATA={data}
-START_FROM=nothing
-RUNS={runs}
-MAX_REQUEUES=5
-export DS_ACCELERATOR=cpu OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES= HARM="{harm}" REAL_PYTHON={real_python}
-TRAINING_OPTIONS=(
+TRAINING_OPTIONS = """TRAINING_OPTIONS=(
     --preset tiny --steps {steps} --batch-size 10 --micro-batch-size 2 --dropout 0.1 --learning-rate 0.002
     --warmup-steps 20 --max-source-length 48 --max-target-length 48 --log-every 1 --save-every {save_every}
     --keep-checkpoints 9 --validate-every {validate_every} --validation-samples 8 --text-samples 1
-    --num-loader-workers 1 --watchdog-least-seconds 20 --watchdog-step-factor 10
-)
-"""
+    --num-loader-workers 1 --watchdog-least-seconds 30
+)"""
 OPTIONS = ("--nodes=2", "--ntasks-per-node=2", "--gpus-per-node=2")
 """What is changed by options of sbatch."""
 
 
-def write_site(folder: Path, data: Path, *, harm: str = "", **changes: Any) -> Path:
+def training_site(folder: Path, data: Path, *, harm: str = "", **changes: Any) -> Path:
     """A site file for runs in `folder`; `harm` is for slowed.py."""
-    folder.mkdir(parents=True, exist_ok=True)
-    python = CLUSTER / "slowed.sh" if harm else Path(sys.executable)
     values = {"steps": STEPS, "save_every": SAVE_EVERY, "validate_every": VALIDATE_EVERY, **changes}
-    site = folder / "site.sh"
-    site.write_text(
-        _SITE.format(
-            repository=CLUSTER.parent.parent,
-            python=python,
-            real_python=sys.executable,
-            data=data,
-            runs=folder,
-            harm=harm,
-            **values,
-        )
+    return write_site(
+        folder,
+        f"DATA={data}",
+        "START_FROM=nothing",
+        "export DS_ACCELERATOR=cpu OMP_NUM_THREADS=1 CUDA_VISIBLE_DEVICES=",
+        *([f"export REAL_PYTHON=$PYTHON HARM='{harm}'", f"PYTHON={CLUSTER}/slowed.sh"] if harm else []),
+        TRAINING_OPTIONS.format(**values),
     )
-    return site
 
 
 class TrainingJob:
@@ -65,8 +49,9 @@ class TrainingJob:
         self, cluster: LocalSlurm, folder: Path, data: Path, *options: object, harm: str = "", **changes: Any
     ) -> None:
         self.cluster = cluster
-        self.output = folder / "pretrain-64gpu"
-        site = write_site(folder, data, harm=harm, **changes)
+        folder.mkdir(parents=True, exist_ok=True)
+        self.output = folder / "runs" / "pretrain-64gpu"
+        site = training_site(folder, data, harm=harm, **changes)
         given = (*OPTIONS, f"--output={folder}/job.log", *options)
         self.job: Job = cluster.sbatch("slurm/pretrain_64gpu.sh", *given, site=site)
 

@@ -1,0 +1,162 @@
+"""What the batch scripts make of every end of a run: a scripted program, on a real SLURM.
+
+All jobs are under way together; each test looks at its own.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from local_slurm import LocalSlurm
+from site_files import write_scripted_site
+from slurm_job import ENDED, Job
+
+TWO_BY_TWO: tuple[object, ...] = ("--nodes", 2, "--ntasks-per-node", 2, "--gpus-per-node", 1)
+# Not the whole nodes that the script asks for, so that jobs run side by side.
+SHARED: tuple[object, ...] = ("--exclusive=user", "--mem", 1)
+
+
+class Run:
+    """A job with its output folder."""
+
+    def __init__(
+        self,
+        cluster: LocalSlurm,
+        site: Path,
+        folder: Path,
+        plan: list[dict[str, object]],
+        options: tuple[object, ...] = TWO_BY_TWO,
+    ) -> None:
+        self.output = folder
+        folder.mkdir()
+        (folder / "plan.json").write_text(json.dumps(plan))
+        self.job: Job = cluster.sbatch(
+            "slurm/pretrain_64gpu.sh",
+            *(*options, *SHARED, "--output", f"{folder}.log"),
+            site=site,
+            arguments=("--output", folder),
+            environment={"SCRIPTED_OUTPUT": str(folder)},
+        )
+
+    def says(self, words: str, start: int = 0) -> bool:
+        """Whether rank 3 has said so in this start."""
+        path = self.output / "logs" / f"{self.job.number}.{start}" / "rank-3.log"
+        return path.exists() and words in path.read_text()
+
+    def end(self) -> str:
+        """The job's last state, and its log."""
+        self.job.wait_until(lambda: self.job.state() in ENDED)
+        return f"{self.job.state()} after {self.job.restarts()}\n{self.job.log()}"
+
+
+PLANS: dict[str, list[dict[str, object]]] = {
+    "asked": [{"wait": True}, {"step": 9}],
+    "terminated": [{"wait": True}, {"step": 9}],
+    "killed": [{"kill": 2}, {"step": 9}],
+    "batch script": [{"wait": True}, {"step": 9}],
+    "scontrol": [{"wait": True}, {"step": 9}],
+    "time limit": [{"wait": True}, {"step": 9}],
+    "cancelled": [{"wait": True}],
+    "stopped": [{"wait": True}],
+    "mistake": [{"exits": {"3": 2}}],
+    "raises twice": [{"step": 4, "exits": {"1": 1}}],
+    "raises elsewhere": [{"step": 4, "exits": {"1": 1}}, {"step": 5, "exits": {"1": 1}}, {"step": 9}],
+    "no progress": [{"exit": 85}],
+    "progress": [{"step": step, "exit": 85} for step in (1, 2, 3, 4, 5)] + [{"step": 9}],
+}
+# SLURM counts in minutes, and signals up to one before the time that it was told.
+OPTIONS = {"time limit": (*TWO_BY_TWO, "--time", 1, "--signal", "USR1@50")}
+ACTIONS: dict[str, Callable[[Run], None]] = {
+    "asked": lambda run: run.job.signal("USR1"),
+    "terminated": lambda run: run.job.signal("TERM"),
+    "batch script": lambda run: run.job.kill_batch_script(),
+    "scontrol": lambda run: run.job.requeue(),
+    "cancelled": lambda run: run.job.cancel(),
+    "stopped": lambda run: stop(run),
+}
+
+
+def stop(run: Run) -> None:
+    (run.output / "stop").touch()
+    run.job.signal("USR1")
+
+
+@pytest.fixture(scope="module")
+def runs(cluster: LocalSlurm, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    folder = tmp_path_factory.mktemp("scripted")
+    site = write_scripted_site(folder)
+    runs = {
+        name: Run(cluster, site, folder / name.replace(" ", "-"), plan, OPTIONS.get(name, TWO_BY_TWO))
+        for name, plan in PLANS.items()
+    }
+    for name, act in ACTIONS.items():
+        runs[name].job.wait_until(lambda name=name: runs[name].says("start 0"))
+        act(runs[name])
+    return runs
+
+
+@pytest.mark.parametrize("name", ["asked", "terminated", "killed", "batch script", "scontrol", "time limit"])
+def test_goes_on_by_itself(runs: dict[str, Run], name: str) -> None:
+    said = runs[name].end()
+    assert said.startswith("COMPLETED after 1"), said
+    assert f"done: {runs[name].output}" in said
+    reasons = {
+        "killed": "requeued: rank 2 on ",
+        "batch script": "requeued: the batch script was killed",
+        "scontrol": "SLURM ends the job, for good after scancel, or to start it again itself",
+    }
+    assert reasons.get(name, "requeued: saved, and asked to stop or hung (exit code 85)") in said
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "reason"),
+    [
+        ("cancelled", "CANCELLED after 0", "SLURM ends the job"),
+        ("stopped", "FAILED after 0", "stop asks; remove it and submit again"),
+        ("mistake", "FAILED after 0", "not requeued: rank 3 on "),
+        ("raises twice", "FAILED after 1", "exit code 1, after step 4, for the second time"),
+        ("no progress", "FAILED after 3", "3 requeues in a row without a change of newest checkpoint's step"),
+    ],
+)
+def test_ends_for_good(runs: dict[str, Run], name: str, state: str, reason: str) -> None:
+    said = runs[name].end()
+    assert said.startswith(state), said
+    assert sum("not requeued: " in line and reason in line for line in said.splitlines()) == 1, said
+
+
+@pytest.mark.parametrize(("name", "restarts"), [("raises elsewhere", 2), ("progress", 5)])
+def test_any_number_of_requeues_with_progress(runs: dict[str, Run], name: str, restarts: int) -> None:
+    said = runs[name].end()
+    assert said.startswith(f"COMPLETED after {restarts}"), said
+
+
+def test_the_first_failing_rank_heads_the_log(runs: dict[str, Run]) -> None:
+    runs["raises twice"].end()
+    log = runs["raises twice"].job.log()
+    head = log.splitlines()[:6]
+    assert "rank 1 on" in head[0]
+    assert "failed first: Exited with exit code 1" in head[0]
+    assert "rank 1 says why it fails" in head
+    assert log.count("rank 1 says why it fails") == 2  # of both starts
+    assert "first start" in log, "what was there before stays"
+
+
+def test_a_node_that_the_doctor_finds_unfit_is_excluded(cluster: LocalSlurm, tmp_path: Path) -> None:
+    site = write_scripted_site(tmp_path, "DOCTOR=1")
+    options = ("--nodes", 1, "--ntasks-per-node", 4)
+    run = Run(cluster, site, tmp_path / "run", [{"unfit": True}, {"step": 9}], options)
+    said = run.end()
+    assert said.startswith("COMPLETED after 1"), said
+    first, second = (line.split(" on ")[1].split(",")[0] for line in said.splitlines() if "4 tasks; " in line)
+    assert {first, second} == set(cluster.nodes)
+    assert run.job.shown()["ExcNodeList"] == first
+    assert f"requeued: the doctor excludes {first}" in said
+
+
+def test_nothing_is_left(runs: dict[str, Run], cluster: LocalSlurm) -> None:
+    for run in runs.values():
+        run.end()
+    assert cluster.orphans() == []
