@@ -150,10 +150,10 @@ class Watchdog:
         self._store = HangStore(self._source, self._name, self._rank, self._world_size)
         self._guard = guard = HangGuard(self._folder / f"held-rank_{self._rank}.txt")
         self._mark = _Mark("start", 0, time.monotonic())
-        self._looker = threading.Thread(target=self._look_on, args=[guard], name="watchdog", daemon=True)
-        self._looker.start()
         self._talker = threading.Thread(target=self._talk, name="watchdog's store", daemon=True)
         self._talker.start()
+        self._looker = threading.Thread(target=self._look_on, args=[guard], name="watchdog", daemon=True)
+        self._looker.start()
         return self
 
     def __exit__(
@@ -166,7 +166,7 @@ class Watchdog:
         # If it is ending the job, it ends this thread too: the error may come from ranks that have left.
         self._looker.join()
         self._guard.close()
-        self._talker.join(_STORE_SECONDS)  # it must not say otherwise later
+        self._talker.join(_STORE_SECONDS)  # as in _answer
         _within(_STORE_SECONDS, lambda: self._store.leave(self._standing()))
 
     def _look_on(self, guard: HangGuard) -> None:
@@ -202,6 +202,7 @@ class Watchdog:
         guard.arm(left + _HELD_SECONDS, left + _END_SECONDS)
 
     def _end_job(self, guard: HangGuard) -> None:
+        self._stopping.set()
         guard.arm(0, _END_SECONDS)
         standing = self._standing(place_of(self._main_thread))
         name = self._fresh_name(standing)
@@ -227,6 +228,7 @@ class Watchdog:
             )
             _within(_WRITE_SECONDS, lambda: say(one_line(standings, self._world_size, stacks)))
 
+        self._talker.join()  # it must not post what is older
         self._store.answer(standing)
         self._store.report(tell, _ANSWER_SECONDS)
 

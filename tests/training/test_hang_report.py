@@ -62,8 +62,8 @@ def test_one_line_names_ranks_without_stacks() -> None:
     silent = SILENT | {"num_collectives": 39, "place": ""}
     assert one_line(ranks({}, silent), 4, Path("out/hang/step_8")) == (
         "hang: rank 1 on n1 made no progress for 61 s (limit 60 s), when last heard of, in step 8, "
-        "micro-batch 2; 1 collective behind, its Python does not run; never heard of rank 2, 3. Stacks: out/hang/step_8-rank_*.txt, of "
-        "rank 1 in out/hang/held-rank_*.txt if at all"
+        "micro-batch 2; 1 collective behind, its Python does not run; never heard of rank 2, 3. "
+        "Stacks: out/hang/step_8-rank_*.txt, of rank 1 in out/hang/held-rank_*.txt if at all"
     )
     many = one_line(ranks({}, *[SILENT] * 12), 13, Path("h/s"))
     assert "of rank 1, 2, 3, 4, 5, 6, 7, 8 and 4 more in" in many

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import ctypes
-import datetime
 import multiprocessing
 import os
 import signal
@@ -16,9 +15,11 @@ import pytest
 import torch
 import torch.distributed as dist
 from distributed import DistributedRun, Outcome, run_distributed
+from tiny_run import TinyRun
 from torch.distributed.flight_recorder.components.loader import read_dump
 
 from deltalm_ds.training import watchdog as module
+from deltalm_ds.training.distributed import join_processes
 from deltalm_ds.training.watchdog import Watchdog
 from deltalm_ds.training.watchdog_settings import WatchdogSettings
 
@@ -27,15 +28,15 @@ LIMIT = 3.0
 
 def watched(output: str, **more: Any) -> Watchdog:
     """A watchdog over this process, which has joined the others over gloo."""
-    dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=200))
+    process = join_processes()
     limits = {f"watchdog_{name}_seconds": 100.0 for name in ("start", "validation", "save")}
     limits |= {"watchdog_least_seconds": LIMIT, "watchdog_step_factor": 1.0}
     return Watchdog(
         Path(output),
         store=dist.distributed_c10d._get_default_store(),
-        rank=dist.get_rank(),
-        world_size=dist.get_world_size(),
-        device=torch.device("cpu"),
+        rank=process.rank,
+        world_size=process.world_size,
+        device=process.device,
         settings=WatchdogSettings(**limits | more),
     )
 
@@ -182,7 +183,7 @@ def test_a_rank_that_sleeps_is_named_and_all_leave_stacks(
     assert "rank 1 on" in line
     assert "(limit 3 s) in step 4, micro-batch 1, at sleep_for_ever (training/test_watchdog.py:" in line
     assert "1 collective behind" in line
-    assert f"Stacks: {tmp_path}/hang/step_4-rank_*.txt" in line
+    assert line.endswith(f"Stacks: {tmp_path}/hang/step_4-rank_*.txt")
     assert files(tmp_path) == ["step_4-rank_0.txt", "step_4-rank_1.txt", "step_4.txt"]
     waiting, sleeping = ((tmp_path / "hang" / f"step_4-rank_{rank}.txt").read_text() for rank in (0, 1))
     assert "in all_reduce" in waiting
@@ -314,3 +315,30 @@ def test_the_usual_step_is_the_median_without_the_first_and_without_other_phases
         now += 1000.0
     assert watchdog._usual_step == 2.0
     monkeypatch.undo()
+
+
+def hang_in_deepspeed(output: str, stage: int) -> None:
+    with watched(output) as watchdog:
+        run = TinyRun(stage, "fp32")
+        for _ in range(3):
+            watchdog.progress("step")
+            run.train(1)
+            watchdog.finished_step()
+        watchdog.progress("step")
+        if dist.get_rank() == 1:
+            run.engine.module.norm.register_forward_hook(lambda *_: sleep_for_ever())
+        run.train(1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_the_rank_that_hangs_in_a_step_of_deepspeed_is_named(
+    stage: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcomes = hang(hang_in_deepspeed, monkeypatch, output=str(tmp_path), stage=stage)
+    assert [one.returncode for one in outcomes] == [85, 85]
+    (line,) = lines(outcomes)
+    assert "rank 1 on" in line
+    assert "at sleep_for_ever" in line
+    assert "behind" in line
+    assert "if at all" not in line
