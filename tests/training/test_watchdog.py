@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,8 @@ from torch.distributed.flight_recorder.components.loader import read_dump
 
 from deltalm_ds.training import watchdog as module
 from deltalm_ds.training.distributed import join_processes
+from deltalm_ds.training.hang_report import Standing
+from deltalm_ds.training.hang_store import HangStore
 from deltalm_ds.training.watchdog import Watchdog
 from deltalm_ds.training.watchdog_settings import WatchdogSettings
 
@@ -76,6 +79,32 @@ def swallow_an_error(output: str) -> None:
     sleep_for_ever()  # what it does instead keeps gloo's connections open
 
 
+def sleep_with_time_left(output: str) -> None:
+    with watched(output) as watchdog:
+        train(watchdog, 3)
+        if dist.get_rank() == 1:
+            watchdog.progress("validation")
+            sleep_for_ever()
+        watchdog.progress("step")
+        dist.all_reduce(torch.ones(1))
+
+
+def sleep_with_a_slow_store(output: str) -> None:
+    post, report = HangStore.post, HangStore.report
+
+    def post_late(store: HangStore, standing: Standing) -> None:
+        if not standing.has_answered:
+            time.sleep(LIMIT + 2)
+        post(store, standing)
+
+    def report_late(*arguments: Any) -> None:
+        time.sleep(LIMIT + 2)
+        report(*arguments)
+
+    HangStore.post, HangStore.report = post_late, report_late  # type: ignore[method-assign]
+    sleep_in_python(output)
+
+
 def hold_the_lock(output: str, rank: int) -> None:
     module._ANSWER_SECONDS, module._END_SECONDS = 4.0, 15.0
     with watched(output) as watchdog:
@@ -118,6 +147,12 @@ def save_for_ever(output: str) -> None:
         if dist.get_rank() == 0:
             sleep_for_ever()
         dist.barrier()
+
+
+def hang_with_the_disk(output: str) -> None:
+    module._WRITE_SECONDS = 1.0
+    module.write_stacks = module.write_flight_record = lambda *_: sleep_for_ever()
+    sleep_in_python(output)
 
 
 def lose_rank_0(output: str, number: int) -> None:
@@ -199,6 +234,26 @@ def test_a_rank_that_sleeps_is_named_and_all_leave_stacks(
     ]
 
 
+def test_one_overdue_rank_ends_those_that_have_time_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcomes = hang(sleep_with_time_left, monkeypatch, output=str(tmp_path))
+    assert [one.returncode for one in outcomes] == [85, 85]
+    (line,) = lines(outcomes)
+    assert "rank 1 on" in line
+    assert "(limit 100 s) in the validation after step 3, batch 1, at sleep_for_ever" in line
+    assert files(tmp_path) == ["step_4-rank_0.txt", "step_4-rank_1.txt", "step_4.txt"]
+
+
+@pytest.mark.slow
+def test_what_a_rank_posted_before_does_not_undo_its_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (line,) = lines(hang(sleep_with_a_slow_store, monkeypatch, output=str(tmp_path)))
+    assert line.endswith("-rank_*.txt")
+    assert "does not run" not in line
+
+
 def test_a_rank_that_swallowed_an_error_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     outcomes = hang(swallow_an_error, monkeypatch, 0.5, output=str(tmp_path))
     assert outcomes[0].returncode == 85
@@ -257,6 +312,13 @@ def test_saving_has_its_own_limit_and_old_stacks_are_kept(
     assert files(tmp_path)[1:3] == ["step_3.2-rank_0.txt", "step_3.2-rank_1.txt"]
 
 
+def test_a_disk_that_hangs_keeps_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes = hang(hang_with_the_disk, monkeypatch, output=str(tmp_path))
+    assert [one.returncode for one in outcomes] == [85, 85]
+    (line,) = lines(outcomes)
+    assert "rank 1 on" in line
+
+
 @pytest.mark.parametrize(("number", "others_seconds"), [(signal.SIGKILL, 60), (signal.SIGSTOP, 0.5)])
 def test_a_rank_whose_store_is_dead_leaves_by_itself(
     number: int, others_seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -291,6 +353,23 @@ def test_a_stopped_run_is_not_a_hanging_one(tmp_path: Path) -> None:
 def test_children_end_as_ever(tmp_path: Path) -> None:
     (outcome,) = run_distributed(fork_and_leave, 1, output=str(tmp_path))
     assert outcome.value == [0, 0]
+
+
+def test_no_watchdog_leaves_no_trace(tmp_path: Path) -> None:
+    settings = WatchdogSettings(watchdog=False, watchdog_start_seconds=0.01)
+    threads = threading.active_count()
+    with Watchdog(
+        tmp_path,
+        store=dist.HashStore(),
+        rank=0,
+        world_size=1,
+        device=torch.device("cpu"),
+        settings=settings,
+    ) as watchdog:
+        watchdog.progress("step")
+        watchdog.finished_step()
+        assert threading.active_count() == threads
+        assert list(tmp_path.iterdir()) == []
 
 
 def test_the_usual_step_is_the_median_without_the_first_and_without_other_phases(
