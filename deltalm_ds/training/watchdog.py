@@ -141,7 +141,7 @@ class Watchdog:
         self._mark = _Mark("step", 0, self._mark.time)
 
     def __enter__(self) -> Watchdog:
-        if not self._settings.watchdog:
+        if self._settings.no_watchdog:
             return self
         self._folder.mkdir(parents=True, exist_ok=True)
         self._taken = {path.name.split("-")[0] for path in self._folder.iterdir()}

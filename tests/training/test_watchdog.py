@@ -356,7 +356,7 @@ def test_children_end_as_ever(tmp_path: Path) -> None:
 
 
 def test_no_watchdog_leaves_no_trace(tmp_path: Path) -> None:
-    settings = WatchdogSettings(watchdog=False, watchdog_start_seconds=0.01)
+    settings = WatchdogSettings(no_watchdog=True, watchdog_start_seconds=0.01)
     threads = threading.active_count()
     with Watchdog(
         tmp_path,
