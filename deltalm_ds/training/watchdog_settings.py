@@ -15,7 +15,7 @@ class WatchdogSettings:
     """How long a rank may show no progress before the job is ended with its stacks left in OUTPUT/hang."""
 
     no_watchdog: bool = False
-    """Let a job that hangs hang. Otherwise it leaves all ranks' Python stacks in OUTPUT/hang and exits with 85."""
+    """Let a job that hangs hang. Else it leaves all ranks' Python stacks in OUTPUT/hang and exits with 85."""
     watchdog_step_factor: float = 10.0
     """Waiting for data, a micro-batch or an update may take this many times the usual step, the median of the
     last 32; steps of unequal samples differ by less."""
