@@ -97,9 +97,10 @@ def one_line(standings: Mapping[int, Standing], world_size: int, stacks: Path) -
         stacks: the files of stacks without "-rank_N.txt".
     """
     culprit, reason = most_behind(standings)
+    heard = "" if culprit.has_answered or culprit.phase == LEFT else ", when last heard of,"
     line = (
         f"hang: rank {culprit.rank} on {culprit.host} made no progress for {culprit.idle_seconds:.0f} s "
-        f"(limit {culprit.limit_seconds:.0f} s) {culprit.where()}"
+        f"(limit {culprit.limit_seconds:.0f} s){heard} {culprit.where()}"
     )
     if culprit.place:
         line += f", at {culprit.place}"
@@ -142,8 +143,8 @@ def write_stacks(path: Path, standing: Standing, main_thread: int) -> None:
 def write_flight_record(path: Path, device: torch.device) -> None:
     """The last collectives of this process, as torch's flight recorder pickles them.
 
-    `python -m torch.distributed.flight_recorder.fr_trace FOLDER` compares those of all ranks. With
-    TORCH_FR_BUFFER_SIZE=0 it is empty.
+    `python -m torch.distributed.flight_recorder.fr_trace FOLDER` compares NCCL's of all ranks; it knows no
+    groups of gloo's. With TORCH_FR_BUFFER_SIZE=0 nothing is recorded.
     """
     recorder: Any = torch._C._distributed_c10d
     record = recorder._dump_nccl_trace() if device.type == "cuda" else recorder._dump_fr_trace()

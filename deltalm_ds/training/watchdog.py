@@ -118,13 +118,17 @@ class Watchdog:
         self._stopping = threading.Event()
         self._woken = threading.Event()
         self._alarm: str | None = None
+        self._guard: HangGuard | None = None
 
     def progress(self, phase: Phase) -> None:
-        """Say that the main thread goes on, and with what. Costs about a microsecond."""
+        """Say that the main thread goes on, and with what."""
         last, now = self._mark, time.monotonic()
         if last.phase == "step" and self._step_seconds is not None:
             self._step_seconds += now - last.time
         self._mark = _Mark(phase, last.batch + 1 if last.phase == phase else 1, now)
+        if last.phase != phase and self._guard is not None:
+            # If it hangs before the next look, the limit of the phase before would hold.
+            self._arm(self._guard, self._limit())
 
     def finished_step(self) -> None:
         """Say that an optimizer step is done; what follows belongs to the next one."""
@@ -137,35 +141,35 @@ class Watchdog:
         self._mark = _Mark("step", 0, self._mark.time)
 
     def __enter__(self) -> Watchdog:
-        if not self._settings.watchdog:
+        if self._settings.no_watchdog:
             return self
         self._folder.mkdir(parents=True, exist_ok=True)
         self._taken = {path.name.split("-")[0] for path in self._folder.iterdir()}
         self._main_thread = threading.get_ident()
         self._host = socket.gethostname()
         self._store = HangStore(self._source, self._name, self._rank, self._world_size)
-        self._guard = HangGuard(self._folder / f"held-rank_{self._rank}.txt")
+        self._guard = guard = HangGuard(self._folder / f"held-rank_{self._rank}.txt")
         self._mark = _Mark("start", 0, time.monotonic())
-        self._looker = threading.Thread(target=self._look_on, name="watchdog", daemon=True)
-        self._looker.start()
         self._talker = threading.Thread(target=self._talk, name="watchdog's store", daemon=True)
         self._talker.start()
+        self._looker = threading.Thread(target=self._look_on, args=[guard], name="watchdog", daemon=True)
+        self._looker.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not self._settings.watchdog:
+        if self._guard is None:
             return
         self._stopping.set()
         self._woken.set()
         # If it is ending the job, it ends this thread too: the error may come from ranks that have left.
         self._looker.join()
         self._guard.close()
-        self._talker.join(_STORE_SECONDS)  # it must not say otherwise later
+        self._talker.join(_STORE_SECONDS)  # as in _answer
         _within(_STORE_SECONDS, lambda: self._store.leave(self._standing()))
 
-    def _look_on(self) -> None:
+    def _look_on(self, guard: HangGuard) -> None:
         seen, last_look = self._mark, time.monotonic()
         while not self._stopping.is_set():
             mark, now = self._mark, time.monotonic()
@@ -177,9 +181,9 @@ class Watchdog:
             seen = mark
             left = self._limit() - self._idle_seconds
             if left <= 0 or self._alarm is not None:
-                self._end_job()
+                self._end_job(guard)
                 return
-            self._guard.arm(left + _HELD_SECONDS, left + _END_SECONDS)
+            self._arm(guard, left)
             self._woken.wait(_LOOK_SECONDS)
 
     def _talk(self) -> None:
@@ -194,8 +198,12 @@ class Watchdog:
                 self._woken.set()
                 return
 
-    def _end_job(self) -> None:
-        self._guard.arm(0, _END_SECONDS)
+    def _arm(self, guard: HangGuard, left: float) -> None:
+        guard.arm(left + _HELD_SECONDS, left + _END_SECONDS)
+
+    def _end_job(self, guard: HangGuard) -> None:
+        self._stopping.set()
+        guard.arm(0, _END_SECONDS)
         standing = self._standing(place_of(self._main_thread))
         name = self._fresh_name(standing)
         agreed = self._alarm or _within(_STORE_SECONDS, lambda: self._store.raise_alarm(name))
@@ -209,7 +217,7 @@ class Watchdog:
             _within(_WRITE_SECONDS, lambda: say(f"{line}. The other ranks' store does not answer"))
         else:
             _within(3 * _ANSWER_SECONDS, lambda: self._answer(standing, stacks))
-        _within(_STORE_SECONDS, self._guard.tidy)
+        _within(_STORE_SECONDS, guard.tidy)
         self._end(EXIT_HUNG)
 
     def _answer(self, standing: Standing, stacks: Path) -> None:
@@ -220,6 +228,7 @@ class Watchdog:
             )
             _within(_WRITE_SECONDS, lambda: say(one_line(standings, self._world_size, stacks)))
 
+        self._talker.join()  # it must not post what is older
         self._store.answer(standing)
         self._store.report(tell, _ANSWER_SECONDS)
 

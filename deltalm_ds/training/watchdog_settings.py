@@ -14,19 +14,19 @@ Phase = Literal["start", "step", "validation", "save"]
 class WatchdogSettings:
     """How long a rank may show no progress before the job is ended with its stacks left in OUTPUT/hang."""
 
-    watchdog: bool = True
-    """End a job that hangs: leave the Python stacks of all ranks in OUTPUT/hang and exit with code 85."""
+    no_watchdog: bool = False
+    """Let a job that hangs hang. Else it leaves all ranks' Python stacks in OUTPUT/hang and exits with 85."""
     watchdog_step_factor: float = 10.0
     """Waiting for data, a micro-batch or an update may take this many times the usual step, the median of the
     last 32; steps of unequal samples differ by less."""
     watchdog_least_seconds: float = 300.0
     """But no less than this: a shared file system that fails over stalls short steps for longer than ten."""
     watchdog_start_seconds: float = 1_800.0
-    """Until the second step is done: kernels are compiled and connections made."""
+    """The limit until the second step is done: kernels are compiled and connections made."""
     watchdog_validation_seconds: float = 900.0
-    """For a batch of validation, generated texts and scores included, the first of which may compile."""
+    """The limit for a batch of validation, generated texts and scores included."""
     watchdog_save_seconds: float = 1_800.0
-    """For a checkpoint or model. Half an hour writes 1.8 TB at 1 GB/s."""
+    """The limit for a checkpoint or model. Half an hour writes 1.8 TB at 1 GB/s."""
 
     def __post_init__(self) -> None:
         for name in ("step_factor", "least_seconds", "start_seconds", "validation_seconds", "save_seconds"):

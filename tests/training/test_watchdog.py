@@ -1,12 +1,8 @@
 from __future__ import annotations
 
-import ctypes
-import datetime
-import multiprocessing
 import os
 import signal
-import subprocess
-import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,144 +12,36 @@ import pytest
 import torch
 import torch.distributed as dist
 from distributed import DistributedRun, Outcome, run_distributed
+from hanging_runs import (
+    LIMIT,
+    compile_for_ever,
+    fork_and_leave,
+    hang_in_deepspeed,
+    hang_with_the_disk,
+    hold_the_lock,
+    lose_rank_0,
+    run_slowly,
+    save_for_ever,
+    sleep_in_python,
+    sleep_with_a_slow_store,
+    sleep_with_time_left,
+    swallow_an_error,
+    wait_to_be_stopped,
+)
+from torch.distributed.flight_recorder.components.loader import read_dump
 
-from deltalm_ds.training import watchdog as module
 from deltalm_ds.training.watchdog import Watchdog
 from deltalm_ds.training.watchdog_settings import WatchdogSettings
 
-LIMIT = 3.0
 
-
-def watched(output: str, **more: Any) -> Watchdog:
-    """A watchdog over this process, which has joined the others over gloo."""
-    dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=200))
-    limits = {f"watchdog_{name}_seconds": 100.0 for name in ("start", "validation", "save")}
-    limits |= {"watchdog_least_seconds": LIMIT, "watchdog_step_factor": 1.0}
-    return Watchdog(
-        Path(output),
-        store=dist.distributed_c10d._get_default_store(),
-        rank=dist.get_rank(),
-        world_size=dist.get_world_size(),
-        device=torch.device("cpu"),
-        settings=WatchdogSettings(**limits | more),
-    )
-
-
-def train(watchdog: Watchdog, steps: int, micro_batches: int = 2) -> None:
-    for _ in range(steps):
-        for _ in range(micro_batches):
-            watchdog.progress("step")
-            time.sleep(0.01)
-        dist.all_reduce(torch.ones(1))
-        watchdog.finished_step()
-
-
-def sleep_for_ever() -> None:
-    time.sleep(500)
-
-
-def sleep_in_python(output: str) -> None:
-    with watched(output) as watchdog:
-        train(watchdog, 3)
-        watchdog.progress("step")
-        if dist.get_rank() == 1:
-            sleep_for_ever()
-        dist.all_reduce(torch.ones(1))
-
-
-def swallow_an_error(output: str) -> None:
-    with watched(output) as watchdog:
-        train(watchdog, 3)
-        try:
-            watchdog.progress("step")
-            if dist.get_rank() == 1:
-                raise ValueError("nobody will know")
-            dist.all_reduce(torch.ones(1))
-        except ValueError:
-            pass
-    sleep_for_ever()  # what it does instead keeps gloo's connections open
-
-
-def hold_the_lock(output: str, rank: int, end_seconds: float) -> None:
-    module._END_SECONDS = end_seconds
-    with watched(output) as watchdog:
-        train(watchdog, 3)
-        time.sleep(2.5)  # its standing is posted
-        watchdog.progress("step")
-        if dist.get_rank() == rank:
-            library, mutex = ctypes.PyDLL(None), ctypes.create_string_buffer(64)
-            library.pthread_mutex_lock(mutex)
-            library.pthread_mutex_lock(mutex)
-        dist.all_reduce(torch.ones(1))
-
-
-def run_slowly(output: str, seconds: float) -> int:
-    with watched(output) as watchdog:
-        train(watchdog, 3)
-        for phase in ("validation", "save"):
-            watchdog.progress(phase)
-            time.sleep(seconds)
-        for _ in range(3):  # of which no micro-batch takes too long, but all together
-            watchdog.progress("step")
-            time.sleep(0.6 * LIMIT)
-        watchdog.finished_step()
-        train(watchdog, 2)
-    return sum(name.startswith("watchdog") for name in map(str, Path(output).rglob("*")))
-
-
-def compile_for_ever(output: str) -> None:
-    with watched(output, watchdog_start_seconds=1.0) as watchdog:
-        watchdog.progress("step")
-        if dist.get_rank() == 0:
-            sleep_for_ever()
-        dist.all_reduce(torch.ones(1))
-
-
-def save_for_ever(output: str) -> None:
-    with watched(output, watchdog_save_seconds=1.0) as watchdog:
-        train(watchdog, 3)
-        watchdog.progress("save")
-        if dist.get_rank() == 0:
-            sleep_for_ever()
-        dist.barrier()
-
-
-def lose_rank_0(output: str, number: int) -> None:
-    with watched(output) as watchdog:
-        train(watchdog, 3)
-        Path(output, str(os.getpid())).touch()
-        if dist.get_rank() == 0:
-            os.kill(os.getpid(), number)
-        if number == signal.SIGKILL:
-            sleep_for_ever()
-        dist.all_reduce(torch.ones(1))
-
-
-def wait_to_be_stopped(output: str) -> str:
-    with watched(output) as watchdog:
-        train(watchdog, 3)
-        watchdog.progress("step")
-        Path(output, f"pid_{os.getpid()}").touch()
-        while not Path(output, "go on").exists():
-            time.sleep(0.1)
-            watchdog.progress("step")
-        train(watchdog, 3)
-    return "done"
-
-
-def fork_and_leave(output: str) -> list[int | None]:
-    with watched(output) as watchdog:
-        time.sleep(1.5)
-        train(watchdog, 2)
-        child = multiprocessing.get_context("fork").Process(target=int)
-        child.start()
-        child.join(20)
-        started = subprocess.run([sys.executable, "-c", "import time; time.sleep(0.1)"], check=False)
-    return [child.exitcode, started.returncode]
-
-
-def hang(function: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> list[Outcome]:
-    monkeypatch.setattr("distributed._SECONDS_FOR_THE_OTHERS", 60)
+def hang(
+    function: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    others_seconds: float = 60,
+    **arguments: Any,
+) -> list[Outcome]:
+    """The outcomes of two ranks, the second of which to end has `others_seconds` for it."""
+    monkeypatch.setattr("distributed._SECONDS_FOR_THE_OTHERS", others_seconds)
     return run_distributed(function, 2, timeout=120, expect_failure=True, **arguments)
 
 
@@ -163,7 +51,7 @@ def lines(outcomes: list[Outcome]) -> list[str]:
 
 
 def files(output: Path) -> list[str]:
-    return sorted(str(path.relative_to(output / "hang")) for path in (output / "hang").rglob("*.*"))
+    return sorted(path.name for path in (output / "hang").glob("*.txt"))
 
 
 def test_a_rank_that_sleeps_is_named_and_all_leave_stacks(
@@ -174,9 +62,9 @@ def test_a_rank_that_sleeps_is_named_and_all_leave_stacks(
     (line,) = lines(outcomes)
     assert line in outcomes[0].stderr
     assert "rank 1 on" in line
-    assert "(limit 3 s) in step 4, micro-batch 1, at sleep_for_ever (training/test_watchdog.py:" in line
+    assert "(limit 3 s) in step 4, micro-batch 1, at sleep_for_ever (training/hanging_runs.py:" in line
     assert "1 collective behind" in line
-    assert f"Stacks: {tmp_path}/hang/step_4-rank_*.txt" in line
+    assert line.endswith(f"Stacks: {tmp_path}/hang/step_4-rank_*.txt")
     assert files(tmp_path) == ["step_4-rank_0.txt", "step_4-rank_1.txt", "step_4.txt"]
     waiting, sleeping = ((tmp_path / "hang" / f"step_4-rank_{rank}.txt").read_text() for rank in (0, 1))
     assert "in all_reduce" in waiting
@@ -184,18 +72,36 @@ def test_a_rank_that_sleeps_is_named_and_all_leave_stacks(
     assert "in sleep_for_ever" in sleeping
     assert "sleep_for_ever" in (tmp_path / "hang" / "step_4.txt").read_text()
     assert "Traceback" not in outcomes[0].stderr + outcomes[1].stderr
-
-
-def test_torchs_tool_reads_the_flight_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hang(sleep_in_python, monkeypatch, output=str(tmp_path))
     records = tmp_path / "hang" / "step_4-collectives"
-    tool = [sys.executable, "-m", "torch.distributed.flight_recorder.fr_trace", str(records), "-j"]
-    found = subprocess.run(tool, check=True, capture_output=True, text=True)
-    assert found.stdout.count("gloo:all_reduce") == 7
+    begun = [read_dump("rank_", str(records / f"rank_{rank}"))["entries"] for rank in (0, 1)]
+    assert [[entry["profiling_name"] for entry in entries] for entries in begun] == [
+        ["gloo:all_reduce"] * 4,
+        ["gloo:all_reduce"] * 3,
+    ]
+
+
+def test_one_overdue_rank_ends_those_that_have_time_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcomes = hang(sleep_with_time_left, monkeypatch, output=str(tmp_path))
+    assert [one.returncode for one in outcomes] == [85, 85]
+    (line,) = lines(outcomes)
+    assert "rank 1 on" in line
+    assert "(limit 100 s) in the validation after step 3, batch 1, at sleep_for_ever" in line
+    assert files(tmp_path) == ["step_4-rank_0.txt", "step_4-rank_1.txt", "step_4.txt"]
+
+
+@pytest.mark.slow
+def test_what_a_rank_posted_before_does_not_undo_its_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (line,) = lines(hang(sleep_with_a_slow_store, monkeypatch, output=str(tmp_path)))
+    assert line.endswith("-rank_*.txt")
+    assert "does not run" not in line
 
 
 def test_a_rank_that_swallowed_an_error_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    outcomes = hang(swallow_an_error, monkeypatch, output=str(tmp_path))
+    outcomes = hang(swallow_an_error, monkeypatch, 0.5, output=str(tmp_path))
     assert outcomes[0].returncode == 85
     (line,) = lines(outcomes)
     assert "rank 1 on" in line
@@ -204,11 +110,12 @@ def test_a_rank_that_swallowed_an_error_is_named(tmp_path: Path, monkeypatch: py
     assert files(tmp_path) == ["step_4-rank_0.txt", "step_4.txt"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_holds_the_interpreter_is_named_and_ended(
     rank: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outcomes = hang(hold_the_lock, monkeypatch, output=str(tmp_path), rank=rank, end_seconds=30)
+    outcomes = hang(hold_the_lock, monkeypatch, output=str(tmp_path), rank=rank)
     other = 1 - rank
     assert [outcomes[rank].returncode, outcomes[other].returncode] == [1, 85]
     (line,) = lines(outcomes)
@@ -220,6 +127,7 @@ def test_a_rank_that_holds_the_interpreter_is_named_and_ended(
     assert stacks.count("in hold_the_lock") == 2
 
 
+@pytest.mark.slow
 def test_a_slow_run_is_left_alone(tmp_path: Path) -> None:
     outcomes = run_distributed(run_slowly, 2, output=str(tmp_path), seconds=LIMIT + 3)
     assert [one.returncode for one in outcomes] == [0, 0]
@@ -247,14 +155,21 @@ def test_saving_has_its_own_limit_and_old_stacks_are_kept(
     assert "(limit 1 s) saving after step 3, at sleep_for_ever" in line
     assert "hang/step_3.2-rank_*.txt" in line
     assert old.read_text() == "old"
-    assert files(tmp_path)[:3] == ["step_3-rank_0.txt", "step_3.2-rank_0.txt", "step_3.2-rank_1.txt"]
+    assert files(tmp_path)[1:3] == ["step_3.2-rank_0.txt", "step_3.2-rank_1.txt"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_disk_that_hangs_keeps_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes = hang(hang_with_the_disk, monkeypatch, output=str(tmp_path))
+    assert [one.returncode for one in outcomes] == [85, 85]
+    (line,) = lines(outcomes)
+    assert "rank 1 on" in line
+
+
+@pytest.mark.parametrize(("number", "others_seconds"), [(signal.SIGKILL, 60), (signal.SIGSTOP, 0.5)])
 def test_a_rank_whose_store_is_dead_leaves_by_itself(
-    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    number: int, others_seconds: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    outcomes = hang(lose_rank_0, monkeypatch, output=str(tmp_path), number=int(number))
+    outcomes = hang(lose_rank_0, monkeypatch, others_seconds, output=str(tmp_path), number=int(number))
     assert outcomes[1].returncode == 85
     (line,) = lines(outcomes)
     assert "rank 1 on" in line
@@ -286,6 +201,23 @@ def test_children_end_as_ever(tmp_path: Path) -> None:
     assert outcome.value == [0, 0]
 
 
+def test_no_watchdog_leaves_no_trace(tmp_path: Path) -> None:
+    settings = WatchdogSettings(no_watchdog=True, watchdog_start_seconds=0.01)
+    threads = threading.active_count()
+    with Watchdog(
+        tmp_path,
+        store=dist.HashStore(),
+        rank=0,
+        world_size=1,
+        device=torch.device("cpu"),
+        settings=settings,
+    ) as watchdog:
+        watchdog.progress("step")
+        watchdog.finished_step()
+        assert threading.active_count() == threads
+        assert list(tmp_path.iterdir()) == []
+
+
 def test_the_usual_step_is_the_median_without_the_first_and_without_other_phases(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -308,3 +240,17 @@ def test_the_usual_step_is_the_median_without_the_first_and_without_other_phases
         now += 1000.0
     assert watchdog._usual_step == 2.0
     monkeypatch.undo()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_the_rank_that_hangs_in_a_step_of_deepspeed_is_named(
+    stage: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outcomes = hang(hang_in_deepspeed, monkeypatch, output=str(tmp_path), stage=stage)
+    assert [one.returncode for one in outcomes] == [85, 85]
+    (line,) = lines(outcomes)
+    assert "rank 1 on" in line
+    assert "at sleep_for_ever" in line
+    assert "behind" in line
+    assert "if at all" not in line
