@@ -10,7 +10,7 @@ import threading
 import time
 from pathlib import Path
 
-_PARENT = os.getppid()  # now, for it may be gone when it is asked for
+_LOADED_BY, _PARENT = os.getpid(), os.getppid()  # now, for it may be gone when it is asked for
 _SECONDS_BETWEEN_LOOKS = 0.2
 
 
@@ -19,11 +19,12 @@ def follow_launcher() -> None:
 
     Launchers that are killed, and some that are only asked to stop, leave behind what they started.
     """
-    parents = {os.getpid(): _PARENT}
+    launcher = _PARENT if os.getpid() == _LOADED_BY else os.getppid()  # a fork has another parent
+    parents = {os.getpid(): launcher}
     # The deepspeed command, or the ssh connection from it, starts a process that starts the ranks.
     with contextlib.suppress(OSError):
-        if b"deepspeed.launcher.launch" in Path(f"/proc/{_PARENT}/cmdline").read_bytes():
-            parents[_PARENT] = _parent_of(_PARENT)
+        if b"deepspeed.launcher.launch" in Path(f"/proc/{launcher}/cmdline").read_bytes():
+            parents[launcher] = _parent_of(launcher)
     _follow(parents, "the launcher is gone: ending")
 
 

@@ -179,7 +179,12 @@ give_up() { # EXIT CODE, REASON
 requeue() { # REASON [NODES TO EXCLUDE]
     local answer starts
     if [ "$(job_field JobState)" != RUNNING ] && [ "$(job_field Reason)" != TimeLimit ] && ! is_preempted; then
-        give_up "$CODE" "$1; SLURM ends the job, for good after scancel, or to start it again itself"
+        answer=$(sed -n 's/^srun: error: \(Node failure.*\)/\1/p' "$LOGS"/srun-*.log | sort -u | paste -sd' ' -)
+        [ -n "$answer" ] || [ "$(job_field EndTime)" = Unknown ] || give_up "$CODE" "$1; the job is cancelled"
+        answer="SLURM starts the job again itself: ${answer:-preempted, or requeued by hand}"
+        record end "$CODE" "$answer"
+        note "$answer"
+        exit "$CODE"
     fi
     starts=$(starts_without_progress)
     [ "$starts" -le "$MAX_REQUEUES" ] ||

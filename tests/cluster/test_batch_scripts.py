@@ -106,7 +106,7 @@ def test_goes_on_by_itself(runs: dict[str, Run], name: str) -> None:
     reasons = {
         "killed": "requeued: rank 2 on ",
         "batch script": "requeued: the batch script was killed",
-        "scontrol": "SLURM ends the job, for good after scancel, or to start it again itself",
+        "scontrol": "SLURM starts the job again itself: preempted, or requeued by hand",
     }
     assert reasons.get(name, "requeued: saved, and asked to stop or hung (exit code 85)") in said
 
@@ -114,7 +114,7 @@ def test_goes_on_by_itself(runs: dict[str, Run], name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "state", "reason"),
     [
-        ("cancelled", "CANCELLED after 0", "SLURM ends the job"),
+        ("cancelled", "CANCELLED after 0", "the job is cancelled"),
         ("stopped", "FAILED after 0", "stop asks; remove it and submit again"),
         ("mistake", "FAILED after 0", "not requeued: rank 3 on "),
         ("raises twice", "FAILED after 1", "exit code 1, after step 4, for the second time"),
