@@ -125,6 +125,7 @@ class Trainer:
         self.judge.window.load_state(monitoring["losses"])
         self.recorder.totals.load_state(monitoring["totals"])
         self.saver.saved_step = state.step
+        self.watchdog.resume(state.step)
         self._skipped_samples = all_skipped(self.settings, state)
         if self.selection is not None:
             self.selection.load_state(monitoring["selection"])

@@ -88,7 +88,6 @@ class Watchdog:
         world_size: all ranks, each of which has a watchdog.
         device: that of this process, which tells the flight recorder.
         settings: the limits.
-        step: optimizer steps that the run has behind it.
         end: how to end the process, given the exit code.
     """
 
@@ -101,14 +100,13 @@ class Watchdog:
         world_size: int,
         device: torch.device,
         settings: WatchdogSettings,
-        step: int = 0,
         end: Callable[[int], object] = os._exit,
     ) -> None:
         self._folder = output / HANG
         self._rank, self._world_size, self._device = rank, world_size, device
         self._settings = settings
         self._end = end
-        self._step = step
+        self._step = 0
         self._mark = _Mark("start", 0, time.monotonic())
         self._idle_seconds = 0.0
         self._step_seconds: float | None = None  # of the step under way, but not of the first
@@ -119,6 +117,10 @@ class Watchdog:
         self._woken = threading.Event()
         self._alarm: str | None = None
         self._guard: HangGuard | None = None
+
+    def resume(self, step: int) -> None:
+        """Say how many optimizer steps the run has behind it, before its first one here."""
+        self._step = step
 
     def progress(self, phase: Phase) -> None:
         """Say that the main thread goes on, and with what."""
