@@ -60,7 +60,7 @@ def uninterrupted(
 ) -> Path:
     """The output of two tasks that srun started, without a batch script: they meet at their first node."""
     output = tmp_path_factory.mktemp("srun") / "run"
-    done = cluster.run(*srun_command(small_corpus, encoder, output), timeout=300)
+    done = cluster.run(*srun_command(small_corpus, encoder, output), timeout=900)
     assert done.stderr.count(f"step {STEPS}/{STEPS}") == 1
     return output
 
@@ -77,7 +77,7 @@ def test_the_papers_script_small_and_rescaled(
     logs = []
     for options, more in ((TWO_BY_TWO, ("--stop-after", STEPS // 2)), (ONE_BY_TWO, ())):
         job = cluster.sbatch("slurm/pretrain_64gpu.sh", *options, "--output", log, site=site, arguments=more)
-        job.wait_for("COMPLETED", seconds=300)
+        job.wait_for("COMPLETED", seconds=900)
         logs.append(sorted((output / "logs" / f"{job.number}.0").glob("rank-*.log")))
     assert [len(files) for files in logs] == [4, 2]
     first, second = (files[0].read_text() for files in logs)
@@ -104,7 +104,7 @@ def test_nothing_outlives_srun(
     metrics = tmp_path / "run" / "metrics.jsonl"
     cluster.wait_until(
         lambda: metrics.exists() and metrics.read_text().count("\n") > 2,
-        300,
+        900,
         (tmp_path / "log").read_text,
     )
     assert len(cluster.processes()) > 3
