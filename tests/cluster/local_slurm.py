@@ -73,6 +73,7 @@ PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=9 PreemptM
 
 _SECONDS_TO_START = 30.0
 _SECONDS_TO_STOP = 10.0
+_SECONDS_FOR_A_DAEMON_TO_STOP = 3.0
 _SECONDS_FOR_A_COMMAND = 30.0
 
 
@@ -257,7 +258,7 @@ class LocalSlurm:
             self._daemons[name].terminate()
         for daemon in self._daemons.values():
             try:
-                daemon.wait(_SECONDS_TO_STOP)
+                daemon.wait(_SECONDS_FOR_A_DAEMON_TO_STOP)
             except subprocess.TimeoutExpired:
                 daemon.kill()
                 daemon.wait()

@@ -63,9 +63,9 @@ def test_options_of_the_programs_exist() -> None:
 
     words = bash("slurm/pretrain_64gpu.sh", "--dry-run").stdout.replace(" \\\n", " ").split()
     options = words[words.index(str(REPOSITORY / "deltalm_ds/pretrain.py")) + 1 :]
-    options.remove("--resume-if-begun")
     settings = parse(PretrainSettings, "pretrain", options).complete()
-    assert (settings.steps, settings.preset, settings.default_batch_size) == (600_000, "base", 2048)
+    assert (settings.steps, settings.preset, settings.batch_size) == (600_000, "base", 2048)
+    assert settings.resume_if_begun
 
 
 @pytest.mark.parametrize(("words", "message"), [

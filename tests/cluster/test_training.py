@@ -22,21 +22,6 @@ SMALL = (
 TWO_BY_TWO = ("--nodes", 2, "--ntasks-per-node", 2, "--gpus-per-node", 2)
 ONE_BY_TWO = ("--nodes", 1, "--ntasks-per-node", 2, "--gpus-per-node", 2)
 
-# Stands in for --resume-if-begun until the training programs have it.
-_PYTHON = """#!{python}
-import os, sys
-from pathlib import Path
-words = sys.argv[1:]
-if "--resume-if-begun" in words:
-    words.remove("--resume-if-begun")
-    output = Path(words[len(words) - 1 - words[::-1].index("--output") + 1])
-    if any(output.glob("checkpoints/step_*")):
-        words.append("--resume")
-        place = words.index("--from")
-        del words[place : place + 2]
-os.execv("{python}", ["{python}", *words])
-"""
-
 
 @pytest.fixture(scope="module")
 def encoder(small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -61,12 +46,8 @@ def encoder(small_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 @pytest.fixture(scope="module")
 def site(small_corpus: Path, encoder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("site")
-    python = folder / "python"
-    python.write_text(_PYTHON.format(python=sys.executable))
-    python.chmod(0o755)
     return write_site(
         folder,
-        f"PYTHON={python}",
         f"DATA={small_corpus}",
         f"START_FROM={encoder}",
         f"TRAINING_OPTIONS=({' '.join(map(str, SMALL))})",
@@ -79,7 +60,7 @@ def uninterrupted(
 ) -> Path:
     """The output of two tasks that srun started, without a batch script: they meet at their first node."""
     output = tmp_path_factory.mktemp("srun") / "run"
-    done = cluster.run(*srun_command(small_corpus, encoder, output), timeout=300)
+    done = cluster.run(*srun_command(small_corpus, encoder, output), timeout=900)
     assert done.stderr.count(f"step {STEPS}/{STEPS}") == 1
     return output
 
@@ -88,20 +69,21 @@ def losses(output: Path) -> list[float]:
     return [record["loss"] for record in read_metrics(output) if record["kind"] == "train"]
 
 
-def test_the_papers_script_in_small_and_rescaled(
-    cluster: LocalSlurm, site: Path, uninterrupted: Path
+def test_the_papers_script_small_and_rescaled(
+    cluster: LocalSlurm, site: Path, encoder: Path, uninterrupted: Path
 ) -> None:
     """Begun on two nodes and continued on one: the losses of the run that was never stopped."""
     output, log = site.parent / "runs" / "pretrain-64gpu", site.parent / "job.log"
+    logs = []
     for options, more in ((TWO_BY_TWO, ("--stop-after", STEPS // 2)), (ONE_BY_TWO, ())):
         job = cluster.sbatch("slurm/pretrain_64gpu.sh", *options, "--output", log, site=site, arguments=more)
-        job.wait_for("COMPLETED", seconds=300)
-        said = (output / "logs" / f"{job.number}.0" / "rank-0.log").read_text()
-        assert "--preset base" in said
-        assert f"--from {site.parent}" in said or "resuming after step" in said
-        assert sum("rank-" in path.name for path in (output / "logs" / f"{job.number}.0").iterdir()) == (
-            4 if options == TWO_BY_TWO else 2
-        )
+        job.wait_for("COMPLETED", seconds=900)
+        logs.append(sorted((output / "logs" / f"{job.number}.0").glob("rank-*.log")))
+    assert [len(files) for files in logs] == [4, 2]
+    first, second = (files[0].read_text() for files in logs)
+    assert f"--from {encoder}" in first
+    assert "--preset base" in first
+    assert f"resuming after step {STEPS // 2}" in second
     assert losses(output) == pytest.approx(losses(uninterrupted), rel=1e-5)
     assert len(losses(output)) == STEPS
     assert (output / "model" / "model.safetensors").exists()
@@ -122,7 +104,7 @@ def test_nothing_outlives_srun(
     metrics = tmp_path / "run" / "metrics.jsonl"
     cluster.wait_until(
         lambda: metrics.exists() and metrics.read_text().count("\n") > 2,
-        300,
+        900,
         (tmp_path / "log").read_text,
     )
     assert len(cluster.processes()) > 3
