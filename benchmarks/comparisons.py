@@ -57,7 +57,7 @@ class Settings:
     """Runs of each start."""
     encoder_steps: int = 900
     """Steps of 16 samples of 128 tokens that the encoder is trained for."""
-    pretraining_steps: int = 600
+    pretraining_steps: int = 400
     """As many that each DeltaLM is pre-trained for."""
     tuning_steps: int = 200
     """Steps of 4,000 tokens that each run is tuned for."""
@@ -94,7 +94,7 @@ def main(settings: Settings) -> int:
             rows.append((name, str(len(found)), *(summary([one[key] for one in found]) for key in METRICS)))
             print(format_table(rows), flush=True)
     settings.results.mkdir(exist_ok=True)
-    write_text_atomically(settings.results / "comparisons.md", markdown(rows))
+    write_text_atomically(settings.results / "comparisons.md", markdown("Pre-training and the decoder", rows))
     return 0
 
 

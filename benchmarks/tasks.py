@@ -61,7 +61,7 @@ def main(settings: Settings) -> int:
     table = format_table(rows)
     print(f"\n{table}")
     settings.results.mkdir(exist_ok=True)
-    write_text_atomically(settings.results / "tasks.md", markdown(rows))
+    write_text_atomically(settings.results / "tasks.md", markdown("Downstream tasks", rows))
     return 0
 
 
@@ -153,10 +153,10 @@ def call(*command: object) -> None:
     subprocess.run([str(part) for part in command], cwd=ROOT, check=True)
 
 
-def markdown(rows: Sequence[Sequence[str]]) -> str:
+def markdown(title: str, rows: Sequence[Sequence[str]]) -> str:
     """A table for a file."""
     head, *body = rows
-    lines = ["# Downstream tasks", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    lines = [f"# {title}", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in body)]) + "\n"
 
 
