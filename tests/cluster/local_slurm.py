@@ -59,6 +59,7 @@ SlurmdParameters=config_overrides
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0
+MessageTimeout=30
 KillWait={kill_wait}
 SlurmdTimeout={node_timeout}
 MinJobAge=7200

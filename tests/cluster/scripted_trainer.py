@@ -21,7 +21,7 @@ from pathlib import Path
 
 def main() -> int:
     arguments = sys.argv[1:]
-    output = Path(os.environ.get("SCRIPTED_OUTPUT") or arguments[arguments.index("--output") + 1])
+    output = Path(arguments[arguments.index("--output") + 1])
     rank, start = int(os.environ["SLURM_PROCID"]), int(os.environ.get("SLURM_RESTART_COUNT", "0"))
     plan = json.loads((output / "plan.json").read_text())
     orders = plan[min(start, len(plan) - 1)]

@@ -38,7 +38,6 @@ class Run:
             *(*options, *SHARED, "--output", f"{folder}.log"),
             site=site,
             arguments=("--output", folder),
-            environment={"SCRIPTED_OUTPUT": str(folder)},
         )
 
     def says(self, words: str, start: int = 0) -> bool:
