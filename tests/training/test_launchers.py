@@ -103,13 +103,13 @@ def test_nothing_outlives_a_killed_launcher(
     process = start(
         launcher, hostfile, output, "--data", small_corpus, "--num-loader-workers", 1, steps=100_000
     )
-    with ended(process):
+    with ended(process) as started:
         end = time.monotonic() + 240
         while not ((output / "metrics.jsonl").exists() and len(read_metrics(output)) > 1):
             assert process.poll() is None, words_of(output)
             assert time.monotonic() < end, words_of(output)
             time.sleep(0.1)
-        started = psutil.Process(process.pid).children(recursive=True)
+        started += psutil.Process(process.pid).children(recursive=True)
         assert sum("spawn_main" in " ".join(one.cmdline()) for one in started) >= 2  # loader workers
         process.kill()
         _, alive = psutil.wait_procs(started, timeout=60)
@@ -117,14 +117,16 @@ def test_nothing_outlives_a_killed_launcher(
 
 
 @contextlib.contextmanager
-def ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Whatever the test finds, its processes end with it."""
+def ended(process: subprocess.Popen[bytes]) -> Iterator[list[psutil.Process]]:
+    """Whatever the test finds, the process, its children, and those put in the list end with it."""
+    started: list[psutil.Process] = []
     try:
-        yield
+        yield started
     finally:
-        # mpirun's ranks have groups of their own, but the session is theirs too.
-        for one in psutil.process_iter():
-            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
-                if os.getsid(one.pid) == process.pid:
-                    one.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            started += psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        for one in started:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
         process.wait()
