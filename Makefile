@@ -17,12 +17,13 @@ OWN_DATA = \
     echo "  deepspeed deltalm_ds/pretrain.py --data my-data --preset small --deepspeed_config ds_configs/zero2.json"
 
 .DEFAULT_GOAL := help
-.PHONY: help pretrain test cluster-test lint docs gpu gpu-train clean clean-all
+.PHONY: help pretrain test cluster-test cluster-campaign lint docs gpu gpu-train clean clean-all
 
 help:
 	@echo "make pretrain   install, then train the tiny model on the embedded sample: minutes on two CPU cores"
 	@echo "make test       install, then run every test, two-process ones included"
 	@echo "make cluster-test  test the batch scripts on a SLURM of two nodes, started on this machine; needs root"
+	@echo "make cluster-campaign  on the same: interrupt and kill whole runs, 30 times; an hour or more"
 	@echo "make lint       style and types: ruff, mypy, clang-format and shellcheck"
 	@echo "make docs       draw the pictures in docs/ again"
 	@echo "make gpu        on a CUDA GPU: check the kernels, time them, choose by the times; 9 minutes"
@@ -50,6 +51,12 @@ cluster-test: $(VENV)/.installed-test
 	    DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends slurm-wlm munge util-linux; \
 	fi
 	python -m pytest tests/cluster $(CLUSTER_TEST_OPTIONS)
+
+# Whole runs, interrupted in every phase and killed: longer than the checks of a change may take.
+cluster-campaign: export OMP_NUM_THREADS ?= 1
+cluster-campaign: $(VENV)/.installed-test
+	python -m pytest tests/cluster/whole_runs
+	PYTHONPATH=tests/cluster python tests/cluster/campaign.py --work build/campaign
 
 lint: $(VENV)/.installed-dev
 	ruff check .
