@@ -68,7 +68,7 @@ def test_options_in_commands_exist() -> None:
 def test_options_in_prose_exist() -> None:
     """`--option` between backquotes: of one of our commands, or of a launcher or SLURM."""
     ours = set().union(*(options_of(command) for command, _ in shown_commands()))
-    launchers = {"--num-gpus", "--nproc-per-node", "--signal"}
+    launchers = {"--num-gpus", "--hostfile", "--nproc-per-node", "--ntasks-per-node", "--signal"}
     for page in PAGES:
         text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
         shown = {
