@@ -6,7 +6,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from deltalm_ds.training.monitor import Monitor, duration, read_metrics
 
 
-def record(output, steps, resumed_at=None, offset=0.0):
+def record(output, steps, resumed_at=0, offset=0.0):
     monitor = Monitor(output, resumed_at)
     for step in steps:
         monitor.record(step, "train", {"loss": step + offset, "gradient_norm": None})
