@@ -25,12 +25,15 @@ CASES = [
 
 def save_all(root: str) -> None:
     """Two steps of every case, the checkpoint, and what the engine itself says its weights are."""
+    from functools import partial
+
     from test_engine import CONFIG, DROPOUT, made_engine, made_samples, run_step
 
     from deltalm_ds.training.checkpoint_folder import RunState
     from deltalm_ds.training.checkpoints import CheckpointStore
-    from deltalm_ds.training.distributed import join_processes
+    from deltalm_ds.training.distributed import join_processes, on_first
     from deltalm_ds.training.optimizer import OptimizerSettings, build_optimizer
+    from deltalm_ds.training.resuming import claim
 
     join_processes()
     world_size = dist.get_world_size()
@@ -57,7 +60,8 @@ def save_all(root: str) -> None:
             fingerprint={},
             model_config=CONFIG.to_dict(),
         )
-        CheckpointStore(folder / "checkpoints", engine.deepspeed, num_kept=1).save(state)
+        lease = on_first(partial(claim, folder / "checkpoints"))
+        CheckpointStore(folder / "checkpoints", engine.deepspeed, num_kept=1, lease=lease).save(state)
         weights = engine.full_weights()
         if dist.get_rank() == 0:
             torch.save(weights, folder / "expected.pt")

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from distributed import Outcome, run_distributed
-from training.tiny_run import TinyRun, find, resume
+from training.tiny_run import TinyRun, find, new_store, resume
 
 from deltalm_ds.errors import UserError
 from deltalm_ds.training.checkpoint_folder import (
@@ -19,7 +19,6 @@ from deltalm_ds.training.checkpoint_folder import (
     record_files,
     write_manifest,
 )
-from deltalm_ds.training.checkpoints import CheckpointStore
 from deltalm_ds.training.distributed import join_processes
 
 CASES = [(1, "fp32"), (2, "fp32"), (3, "fp32"), (1, "bf16"), (3, "bf16"), (2, "fp16")]
@@ -38,7 +37,7 @@ def train_through(root: str) -> dict[str, list[float]]:
     for stage, dtype in CASES:
         run = TinyRun(stage, dtype)
         run.train(3, overflow_at=1 if dtype == "fp16" else None)
-        CheckpointStore(Path(root) / case_name(stage, dtype), run.engine, num_kept=2).save(run.state())
+        new_store(Path(root) / case_name(stage, dtype), run).save(run.state())
         losses[case_name(stage, dtype)] = run.train(4)
     return losses
 
