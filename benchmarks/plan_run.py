@@ -16,7 +16,6 @@ import torch.distributed as dist
 from deltalm_ds.data.batches import PackedBatch
 from deltalm_ds.model import DeltaLM, DeltaLMConfig, DropoutState, Recomputation
 from deltalm_ds.planning.activations import MicroBatch
-from deltalm_ds.planning.zero import ZeroSettings
 from deltalm_ds.training.deepspeed_batch import RequestedBatch
 from deltalm_ds.training.deepspeed_config import DeepSpeedConfig, read_deepspeed_config
 from deltalm_ds.training.engine import Engine
@@ -41,11 +40,6 @@ def read_config(path: Path, num_ranks: int, num_samples: int, num_micro_steps: i
     """A configuration for micro-batches of `num_samples`, in fp32."""
     batch = RequestedBatch(num_samples * num_ranks * num_micro_steps, num_samples)
     return read_deepspeed_config(path, batch, num_ranks, gradient_clipping=1.0, default_dtype="fp32")
-
-
-def zero_settings(stage: int, num_ranks: int, folder: Path) -> ZeroSettings:
-    """What the planner is told of such a configuration."""
-    return ZeroSettings.of(read_stage(stage, num_ranks, 1, 1, folder))
 
 
 def model_config(**sizes: int) -> DeltaLMConfig:

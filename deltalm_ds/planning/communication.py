@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from deltalm_ds.planning.gathering import Gathering, visits_of
+from deltalm_ds.planning.gathering import persistent, replay
 from deltalm_ds.planning.shapes import ModelShape, Parameter
 from deltalm_ds.planning.zero import GRADIENT_BYTES, ZeroSettings
 
@@ -70,10 +70,9 @@ def communication_of(
     """
     if zero.stage == 3:
         in_passes = tuple(_gathers(shape, zero, num_ranks, every))
-        persistent = Gathering(shape, zero, ()).persistent
         after = tuple(
             Collective("all_gather", "update", padded_size(parameter, num_ranks) * zero.weight_bytes)
-            for parameter in persistent
+            for parameter in persistent(shape, zero)
         )
         return StepCommunication((*in_passes, *_scatters(shape, zero, num_ranks)), after, num_micro_steps)
     reductions = tuple(_reductions(shape, zero))
@@ -125,11 +124,10 @@ def _scatters(shape: ModelShape, zero: ZeroSettings, num_ranks: int) -> Iterator
 
 
 def _gathers(shape: ModelShape, zero: ZeroSettings, num_ranks: int, every: int) -> Iterator[Collective]:
-    visits = visits_of(shape, every)
-    gathering = Gathering(shape, zero, visits)
-    for visit in visits:
-        for change in (*gathering.open(visit), *gathering.close(visit)):
+    scenes, _ = replay(shape.config, zero, every)
+    for scene in scenes:
+        for change in scene.before:
             if change.what == "gather":
                 numbers = sum(padded_size(parameter, num_ranks) for parameter in change.parameters)
-                when: When = "forward" if visit.passing == "forward" else "backward"
+                when: When = "forward" if scene.visit.passing == "forward" else "backward"
                 yield Collective("all_gather", when, numbers * zero.weight_bytes)

@@ -12,9 +12,11 @@ import itertools
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
-from deltalm_ds.planning.shapes import ModelShape, Parameter, Unit
+from deltalm_ds.model import DeltaLMConfig
+from deltalm_ds.planning.shapes import ModelShape, Parameter, Unit, shape_of
 from deltalm_ds.planning.zero import ZeroSettings
 
 Pass = Literal["forward", "backward", "recomputation"]
@@ -27,6 +29,10 @@ class Visit:
     unit: Unit | None
     """None: a module without parameters of its own, for which prefetching goes on all the same."""
     passing: Pass
+    opens: bool = True
+    """Whether it begins here, and parameters are fetched."""
+    closes: bool = True
+    """Whether it ends here, and they may go; its work is done then."""
 
     @property
     def parameters(self) -> tuple[Parameter, ...]:
@@ -63,9 +69,14 @@ def visits_of(shape: ModelShape, every: int) -> list[Visit]:
         for (_, number), units in group:
             *earlier, last = units
             visits += [Visit(None, "backward")] * (number is not None)
-            visits.append(Visit(last, "backward"))
             if number is not None and every and number % every == 0:
-                visits += [Visit(unit, "recomputation") for unit in (None, *units)]
+                # The last module wants what it kept, for which the layer runs again, up to its midst.
+                visits.append(Visit(last, "backward", closes=False))
+                visits += [Visit(unit, "recomputation") for unit in (None, *earlier)]
+                visits.append(Visit(last, "recomputation", closes=False))
+                visits.append(Visit(last, "backward", opens=False))
+            else:
+                visits.append(Visit(last, "backward"))
             visits += [Visit(unit, "backward") for unit in reversed(earlier)]
     return [*visits, Visit(table, "backward"), Visit(table, "backward")]
 
@@ -91,9 +102,36 @@ class _Handle:
     is_unpacked: bool = False
 
 
+@dataclass(frozen=True)
+class Scene:
+    """A visit, and what happens to gathered parameters before and after it."""
+
+    visit: Visit
+    before: tuple[Change, ...]
+    after: tuple[Change, ...]
+
+
+@lru_cache(None)
+def replay(
+    config: DeltaLMConfig, zero: ZeroSettings, every: int
+) -> tuple[tuple[Scene, ...], tuple[Change, ...]]:
+    """The scenes of a micro-batch, and what happens after its backward pass."""
+    visits = visits_of(shape_of(config), every)
+    coordinator = _Coordinator(shape_of(config), zero, visits)
+    scenes = tuple(
+        Scene(visit, tuple(coordinator.open(visit)), tuple(coordinator.close(visit))) for visit in visits
+    )
+    return scenes, tuple(coordinator.end())
+
+
+def persistent(shape: ModelShape, zero: ZeroSettings) -> tuple[Parameter, ...]:
+    """The parameters that are gathered once a step and kept."""
+    return tuple(parameter for parameter in shape.parameters if parameter.size <= zero.persistent_size)
+
+
 @dataclass
-class Gathering:
-    """The replay; `open` and `close` surround each visit, in the order of `visits`."""
+class _Coordinator:
+    """DeepSpeed's; `open` and `close` surround each visit, in the order of `visits`."""
 
     shape: ModelShape
     zero: ZeroSettings
@@ -101,29 +139,24 @@ class Gathering:
     _available: set[int] = field(default_factory=set)
     _handles: dict[int, _Handle] = field(default_factory=dict)
     _active: dict[int, set[int]] = field(default_factory=dict)
-    _in_backward: set[int] = field(default_factory=set)
     _num_live: int = 0
     _step: int = 0
     _last_fetched_for: dict[int, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._fetches = [visit for visit in self.visits if visit.opens]
         self._queue = deque(
             (parameter, step)
-            for step, visit in enumerate(self.visits)
+            for step, visit in enumerate(self._fetches)
             for parameter in sorted(visit.parameters, key=lambda parameter: parameter.number)
         )
-        self._available = {parameter.number for parameter in self.persistent}
-
-    @property
-    def persistent(self) -> tuple[Parameter, ...]:
-        """Gathered once a step and kept."""
-        return tuple(p for p in self.shape.parameters if p.size <= self.zero.persistent_size)
+        self._available = {parameter.number for parameter in persistent(self.shape, self.zero)}
 
     def open(self, visit: Visit) -> Iterator[Change]:
         """Before a module runs."""
+        if not visit.opens:
+            return
         needed = visit.parameters
-        if visit.unit is not None and visit.passing == "backward":
-            self._in_backward.add(id(visit.unit))
         yield from self._gather(p for p in needed if p.number not in self._available)
         for parameter in needed:
             self._active.setdefault(parameter.number, set()).add(id(visit.unit))
@@ -133,12 +166,9 @@ class Gathering:
         self._step += 1
 
     def close(self, visit: Visit) -> Iterator[Change]:
-        """After it has run; what a recomputation runs last is left in its midst, when all is known."""
-        if visit.unit is None or visit.stays:
+        """After it has run."""
+        if visit.unit is None or visit.stays or not visit.closes:
             return
-        if visit.passing == "recomputation" and id(visit.unit) in self._in_backward:
-            return
-        self._in_backward.discard(id(visit.unit))
         yield from self._release(visit.unit, self._kept(visit.unit))
 
     def end(self) -> Iterator[Change]:
@@ -190,7 +220,7 @@ class Gathering:
         """Which of its parameters a module does not let go of."""
         kept = {p.number for p in unit.parameters if self._last_fetched_for.get(p.number, -1) > self._step}
         passed = 0
-        for visit in self.visits[self._step :]:
+        for visit in self._fetches[self._step :]:
             if passed >= self.zero.max_reuse:
                 break
             kept |= {parameter.number for parameter in visit.parameters}

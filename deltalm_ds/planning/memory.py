@@ -140,7 +140,7 @@ class _Walk:
                 is_last = self._lasts[unit.side, unit.layer] is unit
                 output = activations.hidden(unit.side) if is_last else 0
                 ledger.hold("activations", activations.kept(unit) - output)
-            elif unit is not None and unit.kind != "table":
+            elif unit is not None and unit.kind != "table" and visit.closes:
                 if unit.side != side:  # the encoder's: the gradient of its output goes on
                     ledger.hold("activations", activations.hidden("source") if not of_encoder_output else 0)
                     ledger.release("activations", flow)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from deltalm_ds.planning.communication import filled_buckets, flat_sizes, padded_size
-from deltalm_ds.planning.gathering import Gathering, Visit, visits_of
+from deltalm_ds.planning.gathering import Scene, Visit, persistent, replay
 from deltalm_ds.planning.ledger import Ledger
 from deltalm_ds.planning.shapes import ModelShape, Parameter
 from deltalm_ds.planning.states import MASTER_BYTES, MOMENT_BYTES, Replicated
@@ -126,13 +126,13 @@ class PartitionedParameters(Replicated):
     ) -> None:
         super().__init__(ledger, shape, zero, num_ranks)
         self.is_cpu = is_cpu
-        self._visits = visits_of(shape, every)
+        self._scenes, self._end = replay(shape.config, zero, every)
+        self._coming: Iterator[Scene] = iter(self._scenes)
         self._bucket = Bucket(ledger, zero, is_cpu)
         self._part = sum(padded_size(parameter, num_ranks) for parameter in shape.parameters) // num_ranks
         self._waiting: list[Parameter] = []
         self._in_forward = True
         self._outlived = 0.0
-        self._gathering = Gathering(shape, zero, self._visits)
 
     def start(self) -> None:
         """Parts of weights, masters and moments, the gradients' part, a bucket, small parameters whole."""
@@ -143,7 +143,7 @@ class PartitionedParameters(Replicated):
         self._bucket.open()
         sizes = [p.size for p in self.shape.parameters if p.size <= self.zero.reduce_bucket]
         self._bucket.fill(max(filled_buckets(sizes, self.zero.reduce_bucket), default=0))  # by earlier steps
-        for parameter in self._gathering.persistent:
+        for parameter in persistent(self.shape, self.zero):
             self.ledger.hold("weights", self._gathered((parameter,)))
 
     def open(self, visit: Visit) -> None:
@@ -152,12 +152,14 @@ class PartitionedParameters(Replicated):
             self._in_forward = False
             self.ledger.release("weights", self._outlived)
             self._outlived = 0.0
-        for change in self._gathering.open(visit):
+        self._scene = next(self._coming)
+        assert self._scene.visit == visit
+        for change in self._scene.before:
             self._apply(change.what, change.parameters)
 
     def close(self, visit: Visit) -> None:
         """Lets go of it."""
-        for change in self._gathering.close(visit):
+        for change in self._scene.after:
             is_table = self._in_forward and change.parameters[0].size == self.shape.table_size
             if change.what == "release" and is_table:  # the loss still holds its numbers
                 self._outlived += self._gathered(change.parameters)
@@ -209,9 +211,9 @@ class PartitionedParameters(Replicated):
     def end_backward(self, is_last: bool) -> None:
         """What is left in the bucket is reduced, what is left of the weights goes."""
         self._scatter()
-        for change in self._gathering.end():
+        for change in self._end:
             self._apply(change.what, change.parameters)
-        self._gathering = Gathering(self.shape, self.zero, self._visits)
+        self._coming = iter(self._scenes)
         self._in_forward = True
 
     def update(self) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from deltalm_ds.training.deepspeed_config import DeepSpeedConfig
 from deltalm_ds.training.deepspeed_schema import GradientPath
+
+Dtype = Literal["fp32", "bf16"]
 
 GRADIENT_BYTES = 4
 """Gradients are summed and reduced in fp32, masters and moments are fp32."""
@@ -23,7 +25,7 @@ class ZeroSettings:
     """ZeRO's settings; sizes in numbers, not bytes, as in DeepSpeed's JSON."""
 
     stage: int
-    dtype: Literal["fp32", "bf16"]
+    dtype: Dtype
     """Of the weights that the passes read."""
     reduce_bucket: int
     overlaps: bool
@@ -41,15 +43,14 @@ class ZeroSettings:
     """Whether stages 1 and 2 send each gradient to its owner alone, instead of to all ranks."""
 
     @classmethod
-    def of(cls, config: DeepSpeedConfig) -> ZeroSettings:
-        """Those of a configuration that has been read, with DeepSpeed's defaults."""
-        zero = config.resolved["zero_optimization"]
-        assert config.dtype != "fp16"
+    def of(cls, zero: Mapping[str, Any], dtype: Dtype) -> ZeroSettings:
+        """Those of a section zero_optimization, with DeepSpeed's defaults."""
+        stage = zero["stage"]
         return cls(
-            stage=config.zero_stage,
-            dtype=config.dtype,
+            stage=stage,
+            dtype=dtype,
             reduce_bucket=zero.get("reduce_bucket_size", _BUCKET),
-            overlaps=zero.get("overlap_comm", config.zero_stage == 3),
+            overlaps=zero.get("overlap_comm", stage == 3),
             prefetch_bucket=zero.get("stage3_prefetch_bucket_size", _PREFETCH),
             persistent_size=zero.get("stage3_param_persistence_threshold", _PERSISTENT),
             max_live=zero.get("stage3_max_live_parameters", _LIVE),
