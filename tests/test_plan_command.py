@@ -43,7 +43,7 @@ def test_the_command(tmp_path: Path) -> None:
         for line in done.stdout.split("other numbers of devices")[1].split("\n")[2:13]
     ]
     assert swept == [str(2**power) for power in range(11)]
-    recommended = re.search(r"recommended: ZeRO stage (\d), .*?, (\d+) micro-batches of (\d+)", done.stdout)
+    recommended = re.search(r"recommended: ZeRO stage (\d), .*?, micro-batches (\d+) x (\d+)", done.stdout)
     assert recommended
     config = read_deepspeed_config(
         written, RequestedBatch(None, None), 64, gradient_clipping=1.0, default_dtype="fp32"

@@ -43,7 +43,12 @@ def describe_run(settings: PlanSettings) -> str:
 def describe_options(options: Sequence[Option]) -> str:
     """A table of every stage and checkpointing choice, with the largest micro-batch that fits."""
     parts = [part for part in PARTS if any(option.memory.parts[part] for option in options)]
-    rows = [("ZeRO, checkpointing", *parts, "all, GB", "at most in", "micro-batch", "largest", "s a step")]
+    rows = [
+        (
+            *("ZeRO, checkpointing", *parts, "all, GB", "at most in"),
+            *("micro-batches", "largest", "sent, GB", "s a step"),
+        )
+    ]
     for option in options:
         rows.append(
             (
@@ -53,6 +58,7 @@ def describe_options(options: Sequence[Option]) -> str:
                 option.memory.phase,
                 f"{option.num_micro_steps} x {option.micro_batch}",
                 _largest(option),
+                f"{option.communication.sent_bytes(option.num_ranks) / _GB:.2f}",
                 f"{option.time.total:.3f}" if option.time else "",
             )
         )
@@ -63,9 +69,9 @@ def describe_option(settings: PlanSettings, option: Option) -> str:
     """One option in full."""
     sent = option.communication.sent_bytes(option.num_ranks)
     lines = [
-        f"ZeRO stage {option.stage}, checkpointing {_checkpointing(option.every)}, {option.num_micro_steps} "
-        f"micro-batches of {option.micro_batch} samples: {option.memory.total / _GB:.1f} GB a device, in the "
-        f"{option.memory.phase}",
+        f"ZeRO stage {option.stage}, checkpointing {_checkpointing(option.every)}, micro-batches "
+        f"{option.num_micro_steps} x {option.micro_batch}: {option.memory.total / _GB:.1f} GB a device at "
+        f"most, in the {option.memory.phase}",
         f"each device sends {sent / _GB:.2f} GB a step, in {_num_calls(option):,} collectives",
     ]
     if option.time is not None:

@@ -19,7 +19,7 @@ from deltalm_ds.planning.zero import ZeroSettings
 
 # Bytes that the update of a number moves in device memory: its gradient's norm, in fp64 by way of a copy
 # (20), clipping (8), Adam (28), and the new weight (6).
-_UPDATE_BYTES = 62
+UPDATE_BYTES = 62
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +118,7 @@ def step_time(
         exposed += num_micro_steps * alone
         total += num_micro_steps * sum(times)
     parts = cluster.num_ranks if zero.stage else 1
-    moved = shape.num_parameters / parts * _UPDATE_BYTES
+    moved = shape.num_parameters / parts * UPDATE_BYTES
     update = moved / (cluster.speeds.memory_gb_per_second * 1e9 * assumptions.memory_efficiency)
     return StepTime(passes, recomputation, exposed, update, total - exposed)
 
