@@ -21,6 +21,7 @@ from plan_run import MadeUpRun, model_config, read_stage
 from deltalm_ds.planning.activations import MicroBatch
 from deltalm_ds.training.distributed import join_processes
 
+CLOCKS = ("wall", "processor")
 _WARM_UP = 2
 _STEPS = 3
 _LARGE, _SMALL = 4 << 22, 1
@@ -42,11 +43,11 @@ def main(work: str, output: str) -> None:
         for number in range(_WARM_UP + _STEPS):
             calls.clear()
             times.step(number)
+        sent_bytes = sum(call.sent_bytes(process.world_size) for call in calls)
         result["stages"][stage] = {
-            "passes": statistics.median(times.passes[_WARM_UP:]),
-            "update": statistics.median(times.updates[_WARM_UP:]),
-            "sent_bytes": sum(call.sent_bytes(process.world_size) for call in calls),
-            "calls": len(calls),
+            "passes": _median(times.passes[_WARM_UP:]),
+            "update": _median(times.updates[_WARM_UP:]),
+            "sent_bytes": sent_bytes,
         }
         run.engine.deepspeed.destroy()
     result["large_seconds"], result["small_seconds"] = (_all_reduce(size) for size in (_LARGE, _SMALL))
@@ -57,18 +58,18 @@ def main(work: str, output: str) -> None:
 
 
 class _Times:
-    """Seconds of each step, the optimizer's update apart."""
+    """Seconds of each step by both clocks, the optimizer's update apart."""
 
     def __init__(self, run: MadeUpRun) -> None:
         self.run = run
-        self.passes: list[float] = []
-        self.updates: list[float] = []
+        self.passes: list[list[float]] = []
+        self.updates: list[list[float]] = []
         update = run.engine._update
 
         def timed() -> Any:
-            start = time.perf_counter()
+            start = _now()
             outcome = update()
-            self.updates.append(time.perf_counter() - start)
+            self.updates.append(_since(start))
             return outcome
 
         run.engine._update = timed  # type: ignore[method-assign]
@@ -76,19 +77,36 @@ class _Times:
     def step(self, number: int) -> None:
         """One step, which all ranks begin together."""
         dist.barrier()
-        start = time.perf_counter()
+        start = _now()
         self.run.step(number)
-        self.passes.append(time.perf_counter() - start - self.updates[-1])
+        whole, update = _since(start), self.updates[-1]
+        self.passes.append([all_of - of for all_of, of in zip(whole, update, strict=True)])
 
 
-def _all_reduce(size: int) -> float:
+def _all_reduce(size: int) -> dict[str, float]:
     numbers, seconds = torch.ones(size), []
     for _ in range(5):
         dist.barrier()
-        start = time.perf_counter()
+        start = _now()
         dist.all_reduce(numbers)
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+        seconds.append(_since(start))
+    return _median(seconds)
+
+
+def _now() -> tuple[float, float]:
+    """Wall clock, and processor time of all threads."""
+    return time.perf_counter(), time.process_time()
+
+
+def _since(start: tuple[float, float]) -> list[float]:
+    return [now - then for now, then in zip(_now(), start, strict=True)]
+
+
+def _median(seconds: list[list[float]]) -> dict[str, float]:
+    """By each clock, the mean of all ranks."""
+    medians = torch.tensor([statistics.median(column) for column in zip(*seconds, strict=True)])
+    dist.all_reduce(medians)
+    return dict(zip(CLOCKS, (medians / dist.get_world_size()).tolist(), strict=True))
 
 
 if __name__ == "__main__":
