@@ -33,7 +33,7 @@ from deltalm_ds.planning.configuration import STAGES, zero_settings
 from deltalm_ds.planning.hardware import Speeds
 from deltalm_ds.planning.samples import SampleKind, flops_of
 from deltalm_ds.planning.shapes import ModelShape, shape_of
-from deltalm_ds.planning.timing import UPDATE_BYTES, Assumptions, Cluster, step_time
+from deltalm_ds.planning.timing import UPDATE_BYTES, Assumptions, Cluster, copied_bytes, step_time
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "scaling.md"
@@ -130,13 +130,16 @@ def _planned_seconds(
     """Of a step of two processes, from what one takes and how fast two all-reduce."""
     shape: ModelShape = shape_of(model_config(**TIMED))
     kinds = (SampleKind(1.0, SOURCE_LENGTH, TARGET_LENGTH),)
+    zero = dataclasses.replace(zero_settings(stage, "fp32"), overlaps=False)  # a CPU waits
+    memory_rate = shape.num_parameters * UPDATE_BYTES / update
+    alone = communication_of(shape, zero, 1, 1, 0)
+    computing = passes - copied_bytes(shape, zero, alone) / memory_rate
     speeds = Speeds(
-        peak_tflops=BATCH_SIZE * flops_of(shape.config, kinds) / passes / 1e12,
-        memory_gb_per_second=shape.num_parameters * UPDATE_BYTES / update / 1e9,
+        peak_tflops=BATCH_SIZE * flops_of(shape.config, kinds) / computing / 1e12,
+        memory_gb_per_second=memory_rate / 1e9,
         link_gb_per_second=link_bytes_per_second / 1e9,
         network_gbit_per_second=1,
     )
-    zero = dataclasses.replace(zero_settings(stage, "fp32"), overlaps=False)  # a CPU waits
     # A message has two hops in an all-reduce of two ranks, one otherwise.
     assumptions = Assumptions(mfu=1, memory_efficiency=1, link_efficiency=1, hop_seconds=small_all_reduce / 2)
     communication = communication_of(shape, zero, 2, 1, 0)
@@ -152,8 +155,8 @@ def _markdown(num_rounds: int, timed: str, counted: str, largest: float) -> str:
 `python benchmarks/scaling.py`, fp32 over gloo, configurations of ds_configs/. Medians of {num_rounds} rounds,
 fresh processes of one thread each, on {machine}.
 
-{BATCH_SIZE} samples of {SOURCE_LENGTH} and {TARGET_LENGTH} tokens, {millions:.0f} million parameters; processor
-time is that of a process, its threads together, on average:
+{BATCH_SIZE} samples of {SOURCE_LENGTH} and {TARGET_LENGTH} tokens, {millions:.0f} million parameters.
+Processor time is that of a process, its threads together, on average:
 
 | clock | ZeRO | one process, s a step | two, s | efficiency | two, planned, s | planned efficiency |
 |---|---|---|---|---|---|---|

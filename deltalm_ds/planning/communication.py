@@ -65,14 +65,15 @@ def communication_of(
 ) -> StepCommunication:
     """The calls of a step.
 
-    `every`: every n-th layer is recomputed, for which ZeRO-3 may gather it once more. A single rank calls
-    collectives too, which move nothing.
+    `every`: every n-th layer is recomputed, for which ZeRO-3 may gather it once more. A single rank reduces
+    too, which moves nothing.
     """
     if zero.stage == 3:
-        in_passes = tuple(_gathers(shape, zero, num_ranks, every))
+        # A rank by itself has all weights.
+        in_passes = tuple(_gathers(shape, zero, num_ranks, every) if num_ranks > 1 else ())
         after = tuple(
             Collective("all_gather", "update", padded_size(parameter, num_ranks) * zero.weight_bytes)
-            for parameter in persistent(shape, zero)
+            for parameter in (persistent(shape, zero) if num_ranks > 1 else ())
         )
         return StepCommunication((*in_passes, *_scatters(shape, zero, num_ranks)), after, num_micro_steps)
     reductions = tuple(_reductions(shape, zero))

@@ -79,8 +79,8 @@ def describe_option(settings: PlanSettings, option: Option) -> str:
         tokens = settings.batch_size * tokens_of(settings.kinds)
         lines += [
             f"a step takes {time.total:.3f} s: passes {time.passes:.3f}, recomputation "
-            f"{time.recomputation:.3f}, communication {time.communication:.3f} (and "
-            f"{time.hidden_communication:.3f} beside the passes), update {time.update:.3f}",
+            f"{time.recomputation:.3f}, copies {time.copies:.3f}, update {time.update:.3f}, communication "
+            f"{time.communication:.3f} (and {time.hidden_communication:.3f} beside the passes)",
             f"{tokens / time.total:,.0f} tokens/s; {steps:,} steps take {option.days(steps):.2f} days, "
             f"{option.device_hours(steps):,.0f} device hours",
         ]

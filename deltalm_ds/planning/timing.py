@@ -15,7 +15,7 @@ from deltalm_ds.planning.communication import Collective, StepCommunication
 from deltalm_ds.planning.hardware import Speeds
 from deltalm_ds.planning.samples import SampleKind, flops_of
 from deltalm_ds.planning.shapes import ModelShape
-from deltalm_ds.planning.zero import ZeroSettings
+from deltalm_ds.planning.zero import GRADIENT_BYTES, ZeroSettings
 
 # Bytes that the update of a number moves in device memory: its gradient's norm, in fp64 by way of a copy
 # (20), clipping (8), Adam (28), and the new weight (6).
@@ -72,6 +72,8 @@ class StepTime:
     """Forward and backward passes of all micro-batches."""
     recomputation: float
     """Forward passes once more, under activation checkpointing."""
+    copies: float
+    """Of gradients and gathered weights, from buffer to buffer."""
     communication: float
     """What of it nothing hides."""
     update: float
@@ -82,7 +84,7 @@ class StepTime:
     @property
     def total(self) -> float:
         """Of the whole step."""
-        return self.passes + self.recomputation + self.communication + self.update
+        return self.passes + self.recomputation + self.copies + self.communication + self.update
 
 
 def step_time(
@@ -117,10 +119,38 @@ def step_time(
         alone = max(least, sum(times) - hiding) if zero.overlaps else sum(times)
         exposed += num_micro_steps * alone
         total += num_micro_steps * sum(times)
+    memory_rate = cluster.speeds.memory_gb_per_second * 1e9 * assumptions.memory_efficiency
     parts = cluster.num_ranks if zero.stage else 1
-    moved = shape.num_parameters / parts * UPDATE_BYTES
-    update = moved / (cluster.speeds.memory_gb_per_second * 1e9 * assumptions.memory_efficiency)
-    return StepTime(passes, recomputation, exposed, update, total - exposed)
+    update = shape.num_parameters / parts * UPDATE_BYTES / memory_rate
+    copies = copied_bytes(shape, zero, communication) / memory_rate
+    return StepTime(passes, recomputation, copies, exposed, update, total - exposed)
+
+
+def copied_bytes(shape: ModelShape, zero: ZeroSettings, communication: StepCommunication) -> float:
+    """Read and written in a step by what DeepSpeed does to whole gradients and gathered weights.
+
+    On every rank the same, however many there are; what is done to a rank's own part is left out.
+    """
+    weight = zero.weight_bytes
+    widened = weight + GRADIENT_BYTES if zero.dtype != "fp32" else 0
+    # In fp32: laid out flat, scaled, copied back.
+    reduced_flat = 3 * 2 * GRADIENT_BYTES
+    if zero.path == "stage 0":
+        of_micro_step, of_step = 0, reduced_flat
+    elif zero.path == "stage 1 in bf16":
+        # Added to the fp32 sums, set to zero.
+        of_micro_step, of_step = weight + 2 * GRADIENT_BYTES + weight, reduced_flat
+    elif zero.path == "stages 1 and 2":
+        # Into the bucket, divided, laid out flat, widened to fp32.
+        moved = 3 * 2 * weight + widened
+        of_micro_step, of_step = (moved, 0) if zero.stage == 2 else (0, moved)
+    else:
+        # Into the fp32 bucket, each rank's slices together, divided.
+        of_micro_step, of_step = weight + GRADIENT_BYTES + 2 * 2 * GRADIENT_BYTES, 0
+    numbers = shape.num_parameters
+    gathered = sum(call.num_bytes for call in communication.of_micro_step if call.operation == "all_gather")
+    unpacked = 2 * gathered * communication.num_micro_steps
+    return numbers * (of_micro_step * communication.num_micro_steps + of_step) + unpacked
 
 
 def _recomputed_flops(shape: ModelShape, kinds: tuple[SampleKind, ...], every: int) -> float:

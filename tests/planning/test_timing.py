@@ -33,7 +33,7 @@ def test_passes_take_their_flops_at_a_share_of_the_peak():
     time = planned(0, devices=1)
     assert time.passes == pytest.approx(2048 * flops_of(SHAPE.config, KINDS) / (1000e12 * 0.5))
     assert (time.communication, time.hidden_communication, time.recomputation) == (0, 0, 0)
-    assert time.total == pytest.approx(time.passes + time.update)
+    assert time.total == pytest.approx(time.passes + time.copies + time.update)
 
 
 def test_recomputation_takes_the_layers_forward_pass():
@@ -46,6 +46,15 @@ def test_recomputation_takes_the_layers_forward_pass():
 def test_the_update_is_shared_from_stage_1_on():
     assert planned(1).update == pytest.approx(planned(0).update / 8)
     assert planned(0).update == pytest.approx(NUMBERS * 62 / 4000e9)
+
+
+def test_copies_are_the_same_on_any_number_of_devices():
+    assert planned(0).copies == pytest.approx(NUMBERS * 24 / 4000e9)
+    assert planned(0, nodes=4).copies == pytest.approx(planned(0, devices=1).copies)
+    # Stage 2 in bf16, at each micro-batch: bucket, division, flat copy, fp32.
+    assert planned(2, micro_steps=3).copies == pytest.approx(3 * NUMBERS * (12 + 6) / 4000e9)
+    small = sum(parameter.size for parameter in SHAPE.parameters if parameter.size <= 100_000)
+    assert planned(3).copies == pytest.approx((NUMBERS * 22 + (NUMBERS - small) * 4) / 4000e9, rel=1e-3)
 
 
 def test_stage_0_waits_for_its_gradients():
