@@ -79,6 +79,7 @@ docs: $(VENV)/.installed
 	python -m deltalm_ds.prepare build/demo/text --output build/demo/data --vocabulary-size 4000
 	python -m deltalm_ds.corpus build/demo/data --pictures build/demo/pictures
 	cp build/demo/pictures/languages.svg docs/demo_languages.svg
+	python -m deltalm_ds.plan --model large --nodes 8 --gpu h200 --picture docs/plan.svg
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -45,6 +45,20 @@ PRESETS: dict[str, dict[str, Any]] = {
         "num_decoder_blocks": 12,
         "embedding_layer_norm": False,
     },
+    "xl": {
+        "width": 2048,
+        "feed_forward_width": 8192,
+        "num_heads": 32,
+        "num_encoder_layers": 24,
+        "num_decoder_blocks": 12,
+    },
+    "xxl": {
+        "width": 4096,
+        "feed_forward_width": 16384,
+        "num_heads": 64,
+        "num_encoder_layers": 24,
+        "num_decoder_blocks": 12,
+    },
 }
 
 
@@ -134,7 +148,7 @@ class DeltaLMConfig:
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> DeltaLMConfig:
-        """The named preset (`tiny`, `mini`, `small`, `base`, `large`) with `overrides` on top."""
+        """The named preset, one of PRESETS, with `overrides` on top."""
         if name not in PRESETS:
             raise UserError(f"unknown preset '{name}'; choose one of {', '.join(PRESETS)}")
         return cls(**{**PRESETS[name], **overrides})

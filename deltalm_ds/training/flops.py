@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from deltalm_ds.model import DeltaLMConfig
 from deltalm_ds.ops.products import calculation_dtype
 
-# Dense bf16 and fp16 peaks in TFLOP/s from the makers' data sheets, by words of the device's name.
-_NAMED_PEAKS = {
+NAMED_PEAKS = {
     "A100": 312.0,
     "A800": 312.0,
     "H100": 989.4,
@@ -32,6 +31,7 @@ _NAMED_PEAKS = {
     "GB200": 2500.0,
     "L40S": 362.0,
 }
+"""Dense bf16 and fp16 peaks in TFLOP/s from the makers' data sheets, by words of the device's name."""
 
 
 def training_flops(
@@ -79,10 +79,10 @@ def peak_of(device: torch.device, dtype: torch.dtype) -> Peak:
     """
     if device.type == "cuda" and dtype != torch.float32:
         name = torch.cuda.get_device_name(device)
-        known = [part for part in _NAMED_PEAKS if re.search(rf"\b{part}\b", name)]
+        known = [part for part in NAMED_PEAKS if re.search(rf"\b{part}\b", name)]
         if known:
             part = max(known, key=len)
-            return Peak(_NAMED_PEAKS[part], f"data sheet of {part}, dense 16-bit")
+            return Peak(NAMED_PEAKS[part], f"data sheet of {part}, dense 16-bit")
     calculated = calculation_dtype(torch.empty(0, dtype=dtype, device=device))
     return Peak(_measure_matrix_product(device, calculated), f"{calculated} matrix product measured at start")
 

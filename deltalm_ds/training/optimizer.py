@@ -28,11 +28,12 @@ class OptimizerSettings:
     optimizer: OptimizerName = "adamw"
     """AdamW, by our kernel or torch's, or FusedAdam of NVIDIA's apex where that is installed."""
     learning_rate: float | None = None
-    """Peak learning rate. Default by preset: 2e-4 for base and large, 5e-4 small, 1e-3 mini and tiny."""
+    """Peak learning rate. Default by preset: 1e-4 for xxl, 1.6e-4 xl, 2e-4 large and base,
+    5e-4 small, 1e-3 mini and tiny."""
     schedule: ScheduleName = "linear"
     """After warm-up: linear to zero at the last step, or inverse square root of the step."""
     warmup_steps: int | None = None
-    """Optimizer steps of warm-up. Default: 10,000 for base and large, a tenth of the run for the others."""
+    """Optimizer steps of warm-up. Default: 10,000 from base on, a tenth of the run for the others."""
     adam_beta1: float = 0.9
     """Decay of Adam's first moment."""
     adam_beta2: float = 0.999

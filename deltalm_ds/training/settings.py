@@ -14,7 +14,7 @@ from deltalm_ds.training.optimizer import OptimizerSettings
 from deltalm_ds.training.run_settings import MonitoringSettings, RunSettings
 from deltalm_ds.weights import CrossAttentionStart
 
-PresetName = Literal["tiny", "mini", "small", "base", "large"]
+PresetName = Literal["tiny", "mini", "small", "base", "large", "xl", "xxl"]
 
 
 @dataclass(frozen=True)
@@ -28,13 +28,16 @@ class PresetDefaults:
     """None: a tenth of the run."""
 
 
-# The paper's run for base and large, as far as it is known; the small ones are for trying out.
+# The paper's run from base on, as far as it is known; the small ones are for trying out.
 _DEFAULTS: dict[str, PresetDefaults] = {
     "tiny": PresetDefaults(2_000, 16, 1e-3, None),
     "mini": PresetDefaults(5_000, 32, 1e-3, None),
     "small": PresetDefaults(20_000, 128, 5e-4, None),
     "base": PresetDefaults(600_000, 2048, 2e-4, 10_000),
     "large": PresetDefaults(600_000, 2048, 2e-4, 10_000),
+    # The rates that GPT-3 took at these sizes (Brown et al., 2020, table 2.1).
+    "xl": PresetDefaults(600_000, 2048, 1.6e-4, 10_000),
+    "xxl": PresetDefaults(600_000, 2048, 1e-4, 10_000),
 }
 
 
@@ -54,10 +57,10 @@ class PretrainSettings(RunSettings):
     plan_data: bool = False
     """Print how often the run will read each language and pair, and end."""
     steps: int | None = None
-    """Optimizer steps of the whole run. Default by preset: 600,000 for base and large, 20,000 small, 5,000
+    """Optimizer steps of the whole run. Default by preset: 600,000 from base on, 20,000 small, 5,000
     mini, 2,000 tiny."""
     batch_size: int | None = None
-    """Samples of a global batch, over all processes. Default by preset: 2,048 for base and large, 128 small,
+    """Samples of a global batch, over all processes. Default by preset: 2,048 from base on, 128 small,
     32 mini, 16 tiny."""
     micro_batch_size: int | None = None
     """Samples a process computes at once; the rest of its share is accumulated. Default: 8."""

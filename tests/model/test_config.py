@@ -16,6 +16,8 @@ from deltalm_ds.model.config import PRESETS
         ("base", {}, 362_981_376),
         ("large", {}, 861_777_920),
         ("large", {"embedding_layer_norm": True}, 861_777_920 + 2 * 2 * 1024),
+        ("xl", {}, 2_931_523_584),
+        ("xxl", {}, 10_694_885_376),
         ("base", {"pre_layer_norm": True}, 362_981_376 + 2 * 2 * 768),
         # Three standard layers have a LayerNorm and two attentions more than two blocks, a feed-forward less.
         ("base", {"decoder": "standard"}, 362_981_376 + 3 * (2 + 2 * 4 - 5) * 768),

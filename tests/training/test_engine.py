@@ -158,7 +158,10 @@ CASES = [
     for dtype in ("fp32", "bf16")
     for accumulation in (1, 3)
 ]
-RECOMPUTED = [(2, "bf16", 3, 2e-2, 1), (3, "fp32", 1, 1e-5, 1), (3, "bf16", 3, 2e-2, 1)]
+RECOMPUTED = [
+    *[(stage, "bf16", 3, 2e-2, 1) for stage in (0, 1, 2, 3)],
+    *[(stage, "fp32", 1, 1e-5, 1) for stage in (0, 3)],
+]
 
 
 @pytest.mark.parametrize(("num_processes", "cases"), [(1, CASES), (2, CASES + RECOMPUTED)])

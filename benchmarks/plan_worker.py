@@ -1,0 +1,51 @@
+"""One rank of a cell of benchmarks/plan_memory.py: two steps, and the most memory that the process had.
+
+Started by torchrun with the cell as JSON. Prints nothing; each rank writes OUTPUT.RANK.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+# What a step would import of torch and DeepSpeed, imported now: see BASELINE.
+import torch._dynamo  # noqa: F401
+import torch.distributed as dist
+from plan_run import MadeUpRun, model_config, read_stage
+
+from deltalm_ds.planning.activations import MicroBatch
+from deltalm_ds.training.distributed import join_processes
+
+
+def resident(field: str) -> int:
+    """VmRSS, what the process has in memory, or VmHWM, the most it ever had, in bytes."""
+    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
+    assert found is not None
+    return int(found[1]) * 1024
+
+
+BASELINE = resident("VmRSS")
+"""After importing."""
+
+
+def main(cell: str, output: str) -> None:
+    """Run a cell."""
+    values = json.loads(cell)
+    process = join_processes()
+    batch = MicroBatch(**values["batch"])
+    with tempfile.TemporaryDirectory() as folder:
+        config = read_stage(values["stage"], process.world_size, batch.num_samples, 1, Path(folder))
+    run = MadeUpRun(model_config(**values["model"]), config, batch, values["every"])
+    for number in range(
+        2
+    ):  # the first makes the optimizer's moments, and lets ZeRO-3 learn the modules' order
+        run.step(number)
+    Path(f"{output}.{process.rank}").write_text(json.dumps(resident("VmHWM") - BASELINE))
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,1 @@
+"""What a run will take: memory, communication, time. Formulas only; nothing runs, and nothing is measured."""
