@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,16 @@ from torch import Tensor
 from deltalm_ds.errors import UserError
 from deltalm_ds.model import DeltaLM
 from deltalm_ds.model.config import DeltaLMConfig
+from deltalm_ds.model.new_weights import whole
 from deltalm_ds.text.tokenizer import Tokenizer
 from deltalm_ds.text.vocabulary import Vocabulary
 from deltalm_ds.weights.description import Description, read_description
 from deltalm_ds.weights.layouts import read_source
+from deltalm_ds.weights.names import parameter_shapes
 from deltalm_ds.weights.own import FORMAT
 from deltalm_ds.weights.safe import read_json
 from deltalm_ds.weights.source import fixed_fields
+from deltalm_ds.weights.stored import OnDemand
 
 DtypeName = Literal["fp32", "bf16", "fp16"]
 
@@ -44,13 +48,18 @@ class ExportModel:
     config: DeltaLMConfig
     """Its sizes."""
     weights: Mapping[str, Tensor]
-    """Every parameter by our name, on the CPU; the tied table once."""
+    """Every parameter by our name, on the CPU, perhaps read or made on demand; the tied table once."""
     description: Description | None = None
     """Tokenizer, languages and task, as far as the source has them."""
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Mapping[str, Any]:
         """The parameters, as saving wants them."""
-        return dict(self.weights)
+        return self.weights
+
+    def num_bytes(self, dtype: DtypeName) -> int:
+        """Of the weights in this type of numbers."""
+        num_elements = sum(math.prod(shape) for shape in parameter_shapes(self.config).values())
+        return num_elements * DTYPES[dtype].itemsize
 
     def build(self) -> DeltaLM:
         """The model itself, sharing these tensors."""
@@ -83,7 +92,9 @@ def read_model(path: Path, heads: int | None = None) -> ExportModel:
             )
         overrides["num_heads"] = width // _HEAD_WIDTH
     config = source.resolve(None, overrides)
-    weights, report = source.fill(config, seed=0)
+    stored, report = source.fill(config, seed=0)
+    shapes = parameter_shapes(config)
+    weights = OnDemand(shapes, lambda name: whole(stored, name, shapes[name]))
     description = None
     if source.layout == FORMAT and "tokenizer" in read_json(path / "config.json"):
         description = read_description(path)
@@ -137,9 +148,14 @@ def with_tokenizer(model: ExportModel, path: Path) -> ExportModel:
 
 
 def cast(model: ExportModel, dtype: DtypeName) -> ExportModel:
-    """The model in another type of numbers; UserError where one of its weights is too large for it."""
-    weights = {name: tensor.to(DTYPES[dtype]) for name, tensor in model.weights.items()}
-    for name, tensor in weights.items():
+    """The model in another type of numbers, made when they are read; then UserError for one that is too large
+    for it.
+    """
+
+    def make(name: str) -> Tensor:
+        tensor = model.weights[name].to(DTYPES[dtype])
         if not torch.isfinite(tensor).all():
             raise UserError(f"{name} holds numbers that {dtype} cannot; convert with --dtype fp32 or bf16")
-    return dataclasses.replace(model, weights=weights)
+        return tensor
+
+    return dataclasses.replace(model, weights=OnDemand(model.weights, make))

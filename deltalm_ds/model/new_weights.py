@@ -102,11 +102,9 @@ def parameter(shape: Sequence[int], rule: Rule) -> nn.Parameter:
 class NewWeights:
     """Those of a new model. It needs no memory: what is asked for is drawn."""
 
-    def __init__(self, model: nn.Module, seed: int, prefix: str = "") -> None:
-        """Of `model` as its constructor leaves it, on the meta device or any other; `prefix` heads its names."""
-        self._drawn = {
-            prefix + name: (made.numel(), rule_of(made)) for name, made in model.named_parameters()
-        }
+    def __init__(self, model: nn.Module, seed: int) -> None:
+        """Of `model` as its constructor leaves it, on the meta device or any other."""
+        self._drawn = {name: (made.numel(), rule_of(made)) for name, made in model.named_parameters()}
         self._seed = seed
 
     def part(self, name: str, start: int, stop: int) -> Tensor:
@@ -145,7 +143,7 @@ def whole(weights: Weights, name: str, shape: Sequence[int]) -> Tensor:
 
 @torch.no_grad()
 def initialise(model: nn.Module, seed: int | None) -> None:
-    """Give a new model its numbers; None: a seed from torch's generator. On the meta device nothing is done."""
+    """Give a new model its numbers, with None by a seed from torch's generator; none on the meta device."""
     if any(made.is_meta for made in model.parameters()):
         return
     if seed is None:

@@ -74,9 +74,7 @@ def test_no_two_parameters_and_no_two_blocks_begin_alike():
 def test_a_parameter_does_not_depend_on_the_rest_of_the_model():
     name = "encoder.layers.0.feed_forward.fc1_weight"
     deeper = DeltaLMConfig(**{**CONFIG.to_dict(), "num_encoder_layers": 3, "vocabulary_rows": 500})
-    one, other = (
-        whole(NewWeights(on_meta(config), 5), name, (128, 96)) for config in (CONFIG, deeper)
-    )
+    one, other = (whole(NewWeights(on_meta(config), 5), name, (128, 96)) for config in (CONFIG, deeper))
     assert torch.equal(one, other)
 
 
