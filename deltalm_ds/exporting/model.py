@@ -102,13 +102,12 @@ def read_model(path: Path, heads: int | None = None) -> ExportModel:
 
 
 def average(model: ExportModel, others: Iterable[ExportModel]) -> ExportModel:
-    """The mean of the weights of models of one shape, summed in fp64; everything else is the first's.
+    """The mean of the weights of models of one shape, summed in fp64 as it is read; all else is the first's.
 
     UserError names the first field in which two shapes differ.
     """
-    sums = {name: tensor.double() for name, tensor in model.weights.items()}
+    models = [model]
     expected = fixed_fields(model.config)
-    origins = [model.origin]
     for other in others:
         for name, value in fixed_fields(other.config).items():
             if value != expected[name]:
@@ -117,11 +116,16 @@ def average(model: ExportModel, others: Iterable[ExportModel]) -> ExportModel:
                     f"--average: {name} is {expected[name]} in the first source, and {value} in the {where}; "
                     "only models of one shape have an average"
                 )
-        for name, tensor in other.weights.items():
-            sums[name] += tensor
-        origins.append(other.origin)
-    weights = {name: (total / len(origins)).float() for name, total in sums.items()}
-    return dataclasses.replace(model, origin="\n".join(["average of", *origins]), weights=weights)
+        models.append(other)
+
+    def make(name: str) -> Tensor:
+        total = models[0].weights[name].double()
+        for other in models[1:]:
+            total += other.weights[name]
+        return (total / len(models)).float()
+
+    origin = "\n".join(["average of", *(each.origin for each in models)])
+    return dataclasses.replace(model, origin=origin, weights=OnDemand(model.weights, make))
 
 
 def with_tokenizer(model: ExportModel, path: Path) -> ExportModel:

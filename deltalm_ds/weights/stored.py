@@ -57,6 +57,9 @@ class OnDemand(Mapping[str, Tensor]):
             raise KeyError(name)
         return self._make(name)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._names  # Mapping's own would make it
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
 
