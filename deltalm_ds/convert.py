@@ -76,7 +76,7 @@ def main() -> None:
         model = with_tokenizer(model, settings.tokenizer)
     print(model.origin)
     model = cast(model, settings.dtype)
-    check_space(settings.target, model.weights)
+    check_space(settings.target, model.num_bytes(settings.dtype))
     write(model, settings)
     print(f"written: {settings.target} ({settings.to})")
 

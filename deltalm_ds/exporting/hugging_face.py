@@ -14,7 +14,9 @@ from deltalm_ds.files import write_bytes_atomically, write_text_atomically
 from deltalm_ds.text.vocabulary import Vocabulary
 from deltalm_ds.weights.description import TOKENIZER_FILE, Description
 from deltalm_ds.weights.exported import MODEL_TYPE, NAMING, sizes_for_transformers
-from deltalm_ds.weights.own import WEIGHTS_FILE, write_weights
+from deltalm_ds.weights.own import WEIGHTS_FILE
+from deltalm_ds.weights.stored import OnDemand
+from deltalm_ds.weights.streaming import write_weights
 
 CODE = Path(__file__).parent / "hugging_face_files"
 """The modelling, configuration and tokenizer files that every folder gets."""
@@ -36,7 +38,8 @@ def write_hugging_face(model: ExportModel, target: Path) -> None:
     UserError where the model has no tokenizer, or where something is at `target`.
     """
     description = model.described()
-    tensors = {NAMING.name_of(name): tensor.contiguous() for name, tensor in model.weights.items()}
+    ours = {NAMING.name_of(name): name for name in model.weights}
+    tensors = OnDemand(ours, lambda name: model.weights[ours[name]])
     with new_folder(target) as folder:
         write_weights(folder / WEIGHTS_FILE, tensors, {})
         write_bytes_atomically(folder / TOKENIZER_FILE, description.tokenizer.read_bytes())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,13 +15,16 @@ from torch import Tensor
 from deltalm_ds.errors import UserError
 from deltalm_ds.model import DeltaLM
 from deltalm_ds.model.config import DeltaLMConfig
+from deltalm_ds.model.new_weights import whole
 from deltalm_ds.text.tokenizer import Tokenizer
 from deltalm_ds.text.vocabulary import Vocabulary
 from deltalm_ds.weights.description import Description, read_description
 from deltalm_ds.weights.layouts import read_source
+from deltalm_ds.weights.names import parameter_shapes
 from deltalm_ds.weights.own import FORMAT
 from deltalm_ds.weights.safe import read_json
 from deltalm_ds.weights.source import fixed_fields
+from deltalm_ds.weights.stored import OnDemand
 
 DtypeName = Literal["fp32", "bf16", "fp16"]
 
@@ -44,13 +48,18 @@ class ExportModel:
     config: DeltaLMConfig
     """Its sizes."""
     weights: Mapping[str, Tensor]
-    """Every parameter by our name, on the CPU; the tied table once."""
+    """Every parameter by our name, on the CPU, perhaps read or made on demand; the tied table once."""
     description: Description | None = None
     """Tokenizer, languages and task, as far as the source has them."""
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Mapping[str, Any]:
         """The parameters, as saving wants them."""
-        return dict(self.weights)
+        return self.weights
+
+    def num_bytes(self, dtype: DtypeName) -> int:
+        """Of the weights in this type of numbers."""
+        num_elements = sum(math.prod(shape) for shape in parameter_shapes(self.config).values())
+        return num_elements * DTYPES[dtype].itemsize
 
     def build(self) -> DeltaLM:
         """The model itself, sharing these tensors."""
@@ -83,7 +92,9 @@ def read_model(path: Path, heads: int | None = None) -> ExportModel:
             )
         overrides["num_heads"] = width // _HEAD_WIDTH
     config = source.resolve(None, overrides)
-    weights, report = source.fill(config, seed=0)
+    stored, report = source.fill(config, seed=0)
+    shapes = parameter_shapes(config)
+    weights = OnDemand(shapes, lambda name: whole(stored, name, shapes[name]))
     description = None
     if source.layout == FORMAT and "tokenizer" in read_json(path / "config.json"):
         description = read_description(path)
@@ -91,13 +102,12 @@ def read_model(path: Path, heads: int | None = None) -> ExportModel:
 
 
 def average(model: ExportModel, others: Iterable[ExportModel]) -> ExportModel:
-    """The mean of the weights of models of one shape, summed in fp64; everything else is the first's.
+    """The mean of the weights of models of one shape, summed in fp64 as it is read; all else is the first's.
 
     UserError names the first field in which two shapes differ.
     """
-    sums = {name: tensor.double() for name, tensor in model.weights.items()}
+    models = [model]
     expected = fixed_fields(model.config)
-    origins = [model.origin]
     for other in others:
         for name, value in fixed_fields(other.config).items():
             if value != expected[name]:
@@ -106,11 +116,16 @@ def average(model: ExportModel, others: Iterable[ExportModel]) -> ExportModel:
                     f"--average: {name} is {expected[name]} in the first source, and {value} in the {where}; "
                     "only models of one shape have an average"
                 )
-        for name, tensor in other.weights.items():
-            sums[name] += tensor
-        origins.append(other.origin)
-    weights = {name: (total / len(origins)).float() for name, total in sums.items()}
-    return dataclasses.replace(model, origin="\n".join(["average of", *origins]), weights=weights)
+        models.append(other)
+
+    def make(name: str) -> Tensor:
+        total = models[0].weights[name].double()
+        for other in models[1:]:
+            total += other.weights[name]
+        return (total / len(models)).float()
+
+    origin = "\n".join(["average of", *(each.origin for each in models)])
+    return dataclasses.replace(model, origin=origin, weights=OnDemand(model.weights, make))
 
 
 def with_tokenizer(model: ExportModel, path: Path) -> ExportModel:
@@ -137,9 +152,14 @@ def with_tokenizer(model: ExportModel, path: Path) -> ExportModel:
 
 
 def cast(model: ExportModel, dtype: DtypeName) -> ExportModel:
-    """The model in another type of numbers; UserError where one of its weights is too large for it."""
-    weights = {name: tensor.to(DTYPES[dtype]) for name, tensor in model.weights.items()}
-    for name, tensor in weights.items():
+    """The model in another type of numbers, made when they are read; then UserError for one that is too large
+    for it.
+    """
+
+    def make(name: str) -> Tensor:
+        tensor = model.weights[name].to(DTYPES[dtype])
         if not torch.isfinite(tensor).all():
             raise UserError(f"{name} holds numbers that {dtype} cannot; convert with --dtype fp32 or bf16")
-    return dataclasses.replace(model, weights=weights)
+        return tensor
+
+    return dataclasses.replace(model, weights=OnDemand(model.weights, make))

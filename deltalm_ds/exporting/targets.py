@@ -5,10 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-
-from torch import Tensor
 
 from deltalm_ds.errors import UserError
 from deltalm_ds.files import fsync_directory, put_folder
@@ -22,10 +20,10 @@ def check_target(target: Path) -> None:
         raise UserError(f"{target} exists already; remove it or name another target")
 
 
-def check_space(target: Path, weights: Mapping[str, Tensor]) -> None:
-    """UserError where the disk of `target` has no room for `weights`."""
+def check_space(target: Path, num_bytes: int) -> None:
+    """UserError where the disk of `target` has no room for weights of so many bytes."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    needed = sum(tensor.numel() * tensor.element_size() for tensor in weights.values()) + _SPARE_BYTES
+    needed = num_bytes + _SPARE_BYTES
     free = shutil.disk_usage(target.parent).free
     if free < needed:
         raise UserError(

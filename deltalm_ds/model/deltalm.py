@@ -13,6 +13,7 @@ from deltalm_ds.model.config import DeltaLMConfig
 from deltalm_ds.model.decoder import Decoder
 from deltalm_ds.model.embedding import PAD, TokenTable, check_length
 from deltalm_ds.model.encoder import Encoder
+from deltalm_ds.model.new_weights import initialise
 from deltalm_ds.model.packed import PackedTokens
 from deltalm_ds.model.randomness import BatchDropout, DropoutState
 from deltalm_ds.model.recomputation import Recomputation
@@ -27,13 +28,15 @@ class DeltaLM(nn.Module):
     `DropoutState` is given and nowhere else; `train()` and `eval()` change nothing.
     """
 
-    def __init__(self, config: DeltaLMConfig) -> None:
+    def __init__(self, config: DeltaLMConfig, seed: int | None = None) -> None:
+        """New weights, which `seed` names; None: a seed from torch's generator."""
         super().__init__()
         self.config = config
         self.recomputation = Recomputation()
         self.embedding = TokenTable(config)
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
+        initialise(self, seed)
 
     def forward(
         self,

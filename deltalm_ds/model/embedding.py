@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deltalm_ds import ops
 from deltalm_ds.model.config import POSITION_OFFSET, DeltaLMConfig
+from deltalm_ds.model.new_weights import NormalRows, parameter
 from deltalm_ds.model.packed import PackedTokens
 from deltalm_ds.model.randomness import BatchDropout, Site
 from deltalm_ds.model.sublayers import Norm
@@ -25,7 +25,7 @@ class TokenTable(nn.Module):
 
     def __init__(self, config: DeltaLMConfig) -> None:
         super().__init__()
-        self.weight = nn.Parameter(_normal_table(config.vocabulary_rows, config.width))
+        self.weight = _table(config.vocabulary_rows, config.width)
 
     def forward(self, operation: Callable[..., ResultT], inputs: Tensor, *settings: object) -> ResultT:
         """operation(inputs, weight, *settings).
@@ -61,7 +61,7 @@ class PositionTable(nn.Module):
 
     def __init__(self, config: DeltaLMConfig) -> None:
         super().__init__()
-        self.weight = nn.Parameter(_normal_table(config.position_rows, config.width))
+        self.weight = _table(config.position_rows, config.width)
 
     def forward(self, index_in_sequence: Tensor) -> Tensor:
         """[tokens] int64 to [tokens, width]."""
@@ -77,9 +77,6 @@ def check_length(config: DeltaLMConfig, packed: PackedTokens) -> None:
         )
 
 
-def _normal_table(rows: int, width: int) -> Tensor:
-    """N(0, width^-0.5), the padding row zero."""
-    table = torch.empty(rows, width)
-    nn.init.normal_(table, std=width**-0.5)
-    table[PAD] = 0
-    return table
+def _table(rows: int, width: int) -> nn.Parameter:
+    """[rows, width] of N(0, 1 / width), the padding row zero."""
+    return parameter((rows, width), NormalRows(width, zero_row=PAD))

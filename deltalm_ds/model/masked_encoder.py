@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from deltalm_ds import ops
 from deltalm_ds.model.config import DeltaLMConfig
 from deltalm_ds.model.embedding import TokenTable, check_length
 from deltalm_ds.model.encoder import Encoder
+from deltalm_ds.model.new_weights import Constant, initialise, parameter
 from deltalm_ds.model.packed import PackedTokens
 from deltalm_ds.model.randomness import BatchDropout, DropoutState
 from deltalm_ds.model.recomputation import Recomputation
+from deltalm_ds.model.sublayers import linear_parameters, norm_parameters
 from deltalm_ds.ops import CrossEntropy, SmoothingForm
 
 ResultT = TypeVar("ResultT")
@@ -43,7 +44,8 @@ class MaskedEncoder(nn.Module):
     after the embeddings and after each sub-layer.
     """
 
-    def __init__(self, config: DeltaLMConfig) -> None:
+    def __init__(self, config: DeltaLMConfig, seed: int | None = None) -> None:
+        """New weights, which `seed` names; None: a seed from torch's generator."""
         super().__init__()
         if config.num_decoder_blocks:
             raise ValueError(f"an encoder by itself has no {config.num_decoder_blocks} decoder blocks")
@@ -54,6 +56,7 @@ class MaskedEncoder(nn.Module):
         self.embedding = TokenTable(config)
         self.encoder = Encoder(config)
         self.head = MaskedHead(config)
+        initialise(self, seed)
 
     def forward(
         self,
@@ -91,11 +94,9 @@ class MaskedHead(nn.Module):
     def __init__(self, config: DeltaLMConfig) -> None:
         super().__init__()
         self.epsilon = config.layer_norm_epsilon
-        dense = nn.Linear(config.width, config.width)
-        self.dense_weight, self.dense_bias = dense.weight, dense.bias
-        self.norm_weight = nn.Parameter(torch.ones(config.width))
-        self.norm_bias = nn.Parameter(torch.zeros(config.width))
-        self.output_bias = nn.Parameter(torch.zeros(config.vocabulary_rows))
+        self.dense_weight, self.dense_bias = linear_parameters(config.width, config.width)
+        self.norm_weight, self.norm_bias = norm_parameters(config.width)
+        self.output_bias = parameter((config.vocabulary_rows,), Constant(0))
 
     def forward(
         self, operation: Callable[..., ResultT], hidden: Tensor, table: Tensor, *settings: object

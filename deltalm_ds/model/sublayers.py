@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor, nn
 
 from deltalm_ds import ops
 from deltalm_ds.model.config import DeltaLMConfig
+from deltalm_ds.model.new_weights import Constant, linear_uniform, parameter, xavier_uniform
 from deltalm_ds.model.packed import PackedTokens
 from deltalm_ds.model.randomness import ACTIVATION_OFFSET, PROBABILITY_OFFSET, BatchDropout, Site
 
@@ -25,8 +25,7 @@ class Sublayer(nn.Module):
         self.config = config
         self.layer = layer
         self.site = site
-        self.norm_weight = nn.Parameter(torch.ones(config.width))
-        self.norm_bias = nn.Parameter(torch.zeros(config.width))
+        self.norm_weight, self.norm_bias = norm_parameters(config.width)
 
     def open(self, hidden: Tensor) -> Tensor:
         """What the sub-layer's function reads: hidden, normalised first in a pre-LN model."""
@@ -52,9 +51,8 @@ class Attention(Sublayer):
         self.query_weight, self.query_bias = _input_projection(config.width)
         self.key_weight, self.key_bias = _input_projection(config.width)
         self.value_weight, self.value_bias = _input_projection(config.width)
-        self.output_weight = nn.Parameter(torch.empty(config.width, config.width))
-        self.output_bias = nn.Parameter(torch.zeros(config.width))
-        nn.init.xavier_uniform_(self.output_weight)
+        self.output_weight = parameter((config.width,) * 2, xavier_uniform(config.width, config.width))
+        self.output_bias = parameter((config.width,), Constant(0))
 
     def forward(
         self,
@@ -89,10 +87,8 @@ class Attention(Sublayer):
 
 def _input_projection(width: int) -> tuple[nn.Parameter, nn.Parameter]:
     """Weight [width, width] and bias [width] of a query, key or value projection."""
-    weight, bias = nn.Parameter(torch.empty(width, width)), nn.Parameter(torch.empty(width))
-    nn.init.xavier_uniform_(weight, gain=1 / math.sqrt(2))
-    nn.init.uniform_(bias, -(width**-0.5), width**-0.5)  # torch.nn.Linear's, as in the published code
-    return weight, bias
+    weight = parameter((width, width), xavier_uniform(width, width, gain=1 / math.sqrt(2)))
+    return weight, parameter((width,), linear_uniform(width))  # the bias as in the published code
 
 
 class FeedForward(Sublayer):
@@ -100,10 +96,8 @@ class FeedForward(Sublayer):
 
     def __init__(self, config: DeltaLMConfig, layer: int, site: Site) -> None:
         super().__init__(config, layer, site)
-        first = nn.Linear(config.width, config.feed_forward_width)
-        second = nn.Linear(config.feed_forward_width, config.width)
-        self.fc1_weight, self.fc1_bias = first.weight, first.bias
-        self.fc2_weight, self.fc2_bias = second.weight, second.bias
+        self.fc1_weight, self.fc1_bias = linear_parameters(config.feed_forward_width, config.width)
+        self.fc2_weight, self.fc2_bias = linear_parameters(config.width, config.feed_forward_width)
 
     def forward(self, hidden: Tensor, dropout: BatchDropout | None) -> Tensor:
         """[tokens, width] to the same shape."""
@@ -124,9 +118,19 @@ class Norm(nn.Module):
     def __init__(self, config: DeltaLMConfig) -> None:
         super().__init__()
         self.epsilon = config.layer_norm_epsilon
-        self.weight = nn.Parameter(torch.ones(config.width))
-        self.bias = nn.Parameter(torch.zeros(config.width))
+        self.weight, self.bias = norm_parameters(config.width)
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[tokens, width] to the same shape."""
         return ops.layer_norm(hidden, self.weight, self.bias, self.epsilon)
+
+
+def linear_parameters(outputs: int, inputs: int) -> tuple[nn.Parameter, nn.Parameter]:
+    """Weight [outputs, inputs] and bias [outputs], which begin as torch.nn.Linear's."""
+    rule = linear_uniform(inputs)
+    return parameter((outputs, inputs), rule), parameter((outputs,), rule)
+
+
+def norm_parameters(width: int) -> tuple[nn.Parameter, nn.Parameter]:
+    """Weight and bias [width] of a LayerNorm: ones and zeros."""
+    return parameter((width,), Constant(1)), parameter((width,), Constant(0))

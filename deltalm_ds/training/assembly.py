@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +21,7 @@ from deltalm_ds.data.samples import SampleReader
 from deltalm_ds.errors import UserError
 from deltalm_ds.files import write_text_atomically
 from deltalm_ds.model import DeltaLM, MaskedEncoder
+from deltalm_ds.model.new_weights import Weights
 from deltalm_ds.ops.cuda import choice
 from deltalm_ds.training.checkpoint_folder import CHECKPOINTS, CONFIG, RunState, differences, step_folders
 from deltalm_ds.training.checkpoints import CheckpointStore
@@ -30,6 +31,7 @@ from deltalm_ds.training.engine import Engine
 from deltalm_ds.training.flops import Peak, peak_of
 from deltalm_ds.training.monitor import METRICS, Monitor, say
 from deltalm_ds.training.optimizer import build_optimizer, check_optimizer
+from deltalm_ds.training.precision import TORCH_DTYPES
 from deltalm_ds.training.recorder import Recorder
 from deltalm_ds.training.requests import Requests, refuse_stop_file
 from deltalm_ds.training.resuming import claim, find_resumable
@@ -64,8 +66,6 @@ _MAY_DIFFER = (
 VERIFIED_BYTES = 1 << 28
 """Data up to this size are hashed at every start, half a second's work; `corpus --verify` hashes any size."""
 
-_TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
@@ -86,10 +86,12 @@ class Parts:
     num_loader_workers: int
     """Processes that make batches ahead of time."""
     model: DeltaLM | MaskedEncoder
-    """The same on every rank."""
+    """On the meta device, the same on every rank."""
+    weights: Weights
+    """What the model begins with."""
     origin: str
-    """Where its weights come from, in words."""
-    save_model: Callable[[dict[str, torch.Tensor], Path], None]
+    """Where they come from, in words."""
+    save_model: Callable[[Mapping[str, torch.Tensor], Path], None]
     """Writes trained weights as a model folder."""
     validator: Validates
     selection: BestModels | None = None
@@ -153,7 +155,8 @@ def _watched(parts: Parts, watchdog: Watchdog) -> Iterator[Trainer]:
 
     steps_on = torch.device("cpu") if config.offload_optimizer else process.device
     optimizer = build_optimizer(model, settings.optimizer_settings, steps_on)
-    engine = Engine(model, optimizer, config)
+    engine = Engine(model, optimizer, config, parts.weights, output)
+    parts.weights.release()
     store = CheckpointStore(
         output / CHECKPOINTS,
         engine.deepspeed,
@@ -267,7 +270,7 @@ def _monitor(output: Path, resumed_at: int, process: Process) -> Iterator[Monito
 def _peak(settings: RunSettings, config: DeepSpeedConfig, process: Process) -> Peak:
     if settings.monitoring.peak_tflops is not None:
         return Peak(settings.monitoring.peak_tflops, "--peak-tflops")
-    return from_first(peak_of(process.device, _TORCH_DTYPES[config.dtype]))
+    return from_first(peak_of(process.device, TORCH_DTYPES[config.dtype]))
 
 
 def _describe(parts: Parts, peak: Peak) -> None:

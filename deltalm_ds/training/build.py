@@ -14,7 +14,6 @@ from deltalm_ds.data.corpus import Corpus
 from deltalm_ds.data.samples import SampleReader, ValidationReader
 from deltalm_ds.data.schedule import RunLength
 from deltalm_ds.errors import UserError
-from deltalm_ds.model import DeltaLM, MaskedEncoder
 from deltalm_ds.model.config import PRESETS
 from deltalm_ds.text.tokenizer import Tokenizer
 from deltalm_ds.training.assembly import (
@@ -63,11 +62,10 @@ def _parts(settings: PretrainSettings, process: Process) -> Parts:
     run = RunLength(settings.steps, config.global_batch_size)
     reader = SampleReader(corpus, settings.data_settings, settings.seed, run)
     check_dtype(config.dtype, settings.deepspeed_config)
-    model: DeltaLM | MaskedEncoder
     if reader.trains_encoder:
-        model, origin = build_encoder(settings, corpus)
+        start = build_encoder(settings, corpus)
     else:
-        model, origin = build_model(settings, corpus, earlier)
+        start = build_model(settings, corpus, earlier)
     return Parts(
         settings=settings,
         output=output,
@@ -77,9 +75,10 @@ def _parts(settings: PretrainSettings, process: Process) -> Parts:
         reader=reader,
         plan=BatchPlan(batch_size=config.global_batch_size),
         num_loader_workers=settings.data_settings.num_loader_workers,
-        model=model,
-        origin=origin,
-        save_model=saver(model, corpus, settings),
+        model=start.model,
+        weights=start.weights,
+        origin=start.origin,
+        save_model=saver(start.model, corpus, settings),
         validator=_build_validator(settings, corpus, tokenizer, process, config),
     )
 

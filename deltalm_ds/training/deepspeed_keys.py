@@ -32,7 +32,7 @@ _NVME = Refused("offloading to NVMe is not for this trainer: offload to the CPU"
 _OWN_RECORD = Refused("the trainer writes its own TensorBoard files and metrics.jsonl: take it out")
 _ONE_KIND = Refused("the trainer is data parallel only: take it out")
 _FP32_STATE = Refused("masters, moments and checks stay in fp32: take it out")
-_MODEL_INIT = Refused("it acts only on models built inside deepspeed.zero.Init: take it out", unless=True)
+_MODEL_INIT = Refused("the trainer itself cuts the model over the processes: take it out", unless=True)
 _SAVING = "the trainer saves, verifies and loads checkpoints itself: take it out"
 
 _OFFLOADED_OPTIMIZER: dict[str, Decision] = {

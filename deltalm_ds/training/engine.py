@@ -13,21 +13,31 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import deepspeed
 import torch
 import torch.distributed as dist
-from deepspeed.utils import safe_get_full_fp32_param, safe_set_full_fp32_param
+from deepspeed.accelerator import get_accelerator
+from deepspeed.utils import (
+    safe_get_full_fp32_param,
+    safe_get_local_fp32_param,
+    safe_set_full_fp32_param,
+    safe_set_local_fp32_param,
+)
 from torch import Tensor, nn
 
 from deltalm_ds.data.batches import MaskedBatch, MicroBatch
 from deltalm_ds.model import DropoutState, PackedTokens
+from deltalm_ds.model.new_weights import Weights, whole
 from deltalm_ds.ops import CrossEntropy, SmoothingForm
 from deltalm_ds.training.deepspeed_config import DeepSpeedConfig
+from deltalm_ds.training.gathering import GatheredWeights, gather_shares
+from deltalm_ds.training.placement import own_share, place_shares, place_whole
 
 
 @dataclass(frozen=True)
@@ -61,25 +71,40 @@ class _Seen:
 class Engine:
     """A model on DeepSpeed."""
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, config: DeepSpeedConfig) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        config: DeepSpeedConfig,
+        weights: Weights,
+        scratch: Path,
+    ) -> None:
+        """Give the model its weights, of which each process gets no more than its share under ZeRO-3.
+
+        Args:
+            model: on the meta device, the same on every rank.
+            optimizer: of the model's parameters.
+            config: DeepSpeed's.
+            weights: what the model begins with; needed no longer afterwards.
+            scratch: folder on a disk with room for the fp32 weights, where rank 0 has them in `full_weights`.
+        """
         self.config = config
+        self._scratch = scratch
         self._hyperparameters = [
             {name: value for name, value in group.items() if name != "params"}
             for group in optimizer.param_groups
         ]
+        self._is_sharded = config.zero_stage == 3
+        if self._is_sharded:
+            place_shares(model, weights, config)
+        else:
+            weights = place_whole(model, weights)
         self._frozen = {
-            name: parameter.detach().cpu().clone()
+            name: self._given(name, parameter, weights)
             for name, parameter in model.named_parameters()
             if not parameter.requires_grad
         }
-        """What is not trained, as it was given: DeepSpeed has no fp32 masters of it."""
-        precise = {}
-        if config.dtype != "fp32":
-            precise = {
-                name: parameter.detach().clone()
-                for name, parameter in model.named_parameters()
-                if parameter.requires_grad
-            }
+        """What is not trained, as it was given, or this process's share: DeepSpeed has no masters of it."""
         self.deepspeed, *_ = deepspeed.initialize(
             model=model, optimizer=optimizer, config=config.resolved, dist_init_required=False
         )
@@ -92,30 +117,54 @@ class Engine:
             # At this stage initialize has taken a step of zero gradients, which Adam's counters would keep.
             self.deepspeed.optimizer.optimizer.state.clear()
         if config.dtype != "fp32":
-            self._set_masters(precise)
+            self._set_masters(weights)
 
-    def _set_masters(self, precise: dict[str, Tensor]) -> None:
+    def _set_masters(self, weights: Weights) -> None:
         """Give the optimizer's masters the weights as they were loaded: DeepSpeed takes them from 16 bits."""
         if self._has_plain_gradients:
             for name, master in self._plain_masters().items():
-                master.data.copy_(precise[name])
+                master.data.copy_(whole(weights, name, master.shape))
             return
+        set_master = safe_set_local_fp32_param if self._is_sharded else safe_set_full_fp32_param
         for name, parameter in self.module.named_parameters():
-            if name in precise:
-                safe_set_full_fp32_param(parameter, precise[name].to(parameter.device))
+            if name not in self._frozen:
+                set_master(parameter, self._given(name, parameter, weights).to(parameter.device))
 
-    def full_weights(self) -> dict[str, Tensor]:
-        """The fp32 weights by name, on the CPU: all of them on rank 0, none elsewhere."""
+    def _given(self, name: str, parameter: nn.Parameter, weights: Weights) -> Tensor:
+        """A parameter as it was given, or this process's share of it: fp32, on the CPU."""
+        if self._is_sharded:
+            return own_share(parameter, weights, name)
+        return whole(weights, name, parameter.shape)
+
+    def full_weights(self) -> Any:
+        """The fp32 weights by name: a Mapping[str, Tensor] with all of them on rank 0, without any elsewhere.
+
+        They lie on the disk of the engine's scratch folder, so that no process has them all in memory; a
+        tensor is read whenever it is asked for. Called by all ranks together.
+        """
+        parameters: dict[str, Any] = dict(self.module.named_parameters())
         plain = self._plain_masters() if self._has_plain_gradients else {}
-        weights = {}
-        for name, parameter in self.module.named_parameters():
-            if name in self._frozen:
-                master = self._frozen[name]
+        shapes = {
+            name: parameter.ds_shape if self._is_sharded else parameter.shape
+            for name, parameter in parameters.items()
+        }
+        is_first = dist.get_rank() == 0
+        gathered = GatheredWeights(self._scratch, shapes) if is_first else None
+        for name, parameter in parameters.items():
+            pieces: Iterable[tuple[int, Tensor]]
+            if self._is_sharded:
+                share = self._frozen.get(name)
+                share = safe_get_local_fp32_param(parameter) if share is None else share
+                share = share.to(get_accelerator().current_device_name())
+                pieces = gather_shares(share, parameter.ds_numel)
+            elif name in self._frozen:
+                pieces = [(0, self._frozen[name])]
             else:
-                master = plain[name] if plain else safe_get_full_fp32_param(parameter)
-            if dist.get_rank() == 0:
-                weights[name] = master.detach().cpu().clone()
-        return weights
+                pieces = [(0, plain[name] if plain else safe_get_full_fp32_param(parameter))]
+            for start, piece in pieces:
+                if gathered is not None:
+                    gathered.put(name, start, piece)
+        return {} if gathered is None else gathered
 
     def _plain_masters(self) -> dict[str, Tensor]:
         """The fp32 masters by name at ZeRO stage 0, where every rank has them whole."""

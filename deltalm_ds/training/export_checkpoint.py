@@ -1,6 +1,7 @@
 """The model in a run's checkpoint, of any ZeRO stage and number of processes, gathered by one process.
 
-Needs no GPU and no process group. Weights are the optimizer's fp32 masters, whatever dtype the run had.
+Needs no GPU and no process group. Weights are the optimizer's fp32 masters, whatever dtype the run had; they
+are gathered one by one when they are read, so that none but the one in hand is in memory.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import fnmatch
 import io
 import pickle
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from deltalm_ds.errors import UserError
 from deltalm_ds.exporting.model import ExportModel
 from deltalm_ds.files import sha256_of
 from deltalm_ds.model.config import DeltaLMConfig
+from deltalm_ds.model.new_weights import whole
 from deltalm_ds.training.checkpoint_engine import restricted_loading
 from deltalm_ds.training.checkpoint_folder import (
     CHECKPOINTS,
@@ -41,8 +44,13 @@ from deltalm_ds.training.checkpoint_folder import (
     newest_whole,
     read_run_state,
 )
-from deltalm_ds.weights import Description, load_pretrained, read_description
-from deltalm_ds.weights.names import parameter_shapes
+from deltalm_ds.weights import (
+    Description,
+    OnDemand,
+    load_pretrained,
+    parameter_shapes,
+    read_description,
+)
 
 _PLAIN_FILE = "mp_rank_00_model_states.pt"
 _RANK = re.compile(r"pp_rank_(\d+)_")
@@ -70,46 +78,64 @@ def read_checkpoint(path: Path) -> ExportModel:
     frozen = _frozen(folder, state)
     try:
         with restricted_loading():
-            weights = _weights(folder, state, frozen.keys()) | frozen
+            trained = _trained(folder, state, frozen.keys())
     except pickle.UnpicklingError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{folder} is refused, for loading it could run code: {reason}") from error
-    found = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    if found != parameter_shapes(config):
+    expected = parameter_shapes(config)
+    if trained.shapes != {name: shape for name, shape in expected.items() if name not in frozen}:
         raise UserError(f"{folder} holds other weights than its {folder / 'config.json'} describes")
     origin = (
         f"weights from {folder} (step {state.step:,}, ZeRO {state.zero_stage}, {state.dtype}, "
         f"{state.world_size} processes)"
     )
+    weights = OnDemand(expected, lambda name: frozen[name] if name in frozen else trained.make(name))
     return ExportModel(origin=origin, config=config, weights=weights, description=_description(folder, state))
 
 
-def _frozen(folder: Path, state: RunState) -> dict[str, Tensor]:
+@dataclass(frozen=True)
+class _Trained:
+    """Masters that are gathered one by one, from files that are mapped."""
+
+    shapes: dict[str, tuple[int, ...]]
+    make: Callable[[str], Tensor]
+    """By name: [shape] fp32, in memory of its own."""
+
+
+def _frozen(folder: Path, state: RunState) -> OnDemand:
     """What a fine-tuning run left as it was, from the model that it began with: no optimizer has it."""
     patterns = state.settings.get("freeze") or []
     if not patterns:
-        return {}
-    weights = load_pretrained(folder.parent.parent / START).state_dict
-    return {
-        name: tensor
-        for name, tensor in weights.items()
+        return OnDemand((), _nothing)
+    loaded = load_pretrained(folder.parent.parent / START)
+    shapes = {
+        name: shape
+        for name, shape in parameter_shapes(loaded.config).items()
         if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
     }
+    return OnDemand(shapes, lambda name: whole(loaded.weights, name, shapes[name]))
 
 
-def _weights(folder: Path, state: RunState, frozen: Collection[str]) -> dict[str, Tensor]:
-    """The masters of what was trained, by name; torch.load must be restricted by the caller."""
+def _nothing(name: str) -> Tensor:
+    raise KeyError(name)
+
+
+def _trained(folder: Path, state: RunState, frozen: Collection[str]) -> _Trained:
+    """The masters of what was trained; torch.load must be restricted by the caller."""
     if state.zero_stage == 0:
         return _plain_weights(folder, state, frozen)
     if state.zero_stage < 3:
         return _joined_weights(folder)
     silence = io.StringIO()
     with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
-        gathered = get_fp32_state_dict_from_zero_checkpoint(str(folder.parent), tag=folder.name)
-    return {name: tensor.float().clone() for name, tensor in gathered.items()}
+        shares = get_fp32_state_dict_from_zero_checkpoint(
+            str(folder.parent), tag=folder.name, exclude_frozen_parameters=True, lazy_mode=True
+        )
+    shapes = {name: tuple(share.shape) for name, share in shares.items()}
+    return _Trained(shapes, lambda name: shares[name].contiguous().float())
 
 
-def _joined_weights(folder: Path) -> dict[str, Tensor]:
+def _joined_weights(folder: Path) -> _Trained:
     """The masters of ZeRO 1 or 2: each process has consecutive pieces, and a map of whose they are.
 
     DeepSpeed's own reader knows stage 1 of bf16 not at all.
@@ -122,9 +148,11 @@ def _joined_weights(folder: Path) -> dict[str, Tensor]:
             for name, place in fragments.items():
                 pieces.setdefault(name, []).append(group[place.start : place.start + place.numel])
     shapes = {
-        name: shape for group in _load(folder / _PLAIN_FILE)[PARAM_SHAPES] for name, shape in group.items()
+        name: tuple(shape)
+        for group in _load(folder / _PLAIN_FILE)[PARAM_SHAPES]
+        for name, shape in group.items()
     }
-    return {name: torch.cat(pieces[name]).view(shape) for name, shape in shapes.items()}
+    return _Trained(shapes, lambda name: torch.cat(pieces[name]).view(shapes[name]))
 
 
 def _rank(path: Path) -> int:
@@ -137,22 +165,23 @@ def _load(path: Path) -> Any:
     return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
 
 
-def _plain_weights(folder: Path, state: RunState, frozen: Collection[str]) -> dict[str, Tensor]:
+def _plain_weights(folder: Path, state: RunState, frozen: Collection[str]) -> _Trained:
     """The masters of ZeRO 0, where every process has all of them, and one wrote them."""
     content = _load(folder / _PLAIN_FILE)
     rounded = {name: tensor for name, tensor in content["module"].items() if name not in frozen}
+    shapes = {name: tuple(tensor.shape) for name, tensor in rounded.items()}
     if state.dtype == "fp32":
-        return {name: tensor.clone() for name, tensor in rounded.items()}
+        return _Trained(shapes, lambda name: rounded[name].clone())
     # The optimizer's groups: matrices, then vectors (optimizer.py).
     names = sorted(rounded, key=lambda name: rounded[name].dim() <= 1)
-    masters = [master for group in content["optimizer"]["fp32_groups"] for master in group]
-    weights = dict(zip(names, masters, strict=True))
-    for name, master in weights.items():
+    groups = [master for group in content["optimizer"]["fp32_groups"] for master in group]
+    masters = dict(zip(names, groups, strict=True))
+    for name, master in masters.items():
         if not torch.equal(master.to(rounded[name].dtype), rounded[name]):
             raise UserError(
                 f"{folder}: the optimizer's {name} is not the model's; convert another checkpoint"
             )
-    return {name: weights[name].clone() for name in rounded}
+    return _Trained(shapes, lambda name: masters[name].clone())
 
 
 def _description(folder: Path, state: RunState) -> Description | None:

@@ -50,6 +50,7 @@ from deltalm_ds.training.tuned_models import (
     build_start,
     find_start,
     freeze,
+    on_demand,
     reopen_start,
     tuned_vocabulary,
 )
@@ -92,15 +93,16 @@ def _parts(settings: FinetuneSettings, process: Process) -> Parts:
     reader = SampleReader(corpus, data_settings, settings.seed, form=form)
     settings = _with_steps(settings, corpus, process)
     if start is None:
-        model, origin = reopen_start(output / START, settings), f"weights of the checkpoint, {output / START}"
+        starting = reopen_start(output / START, settings)
     else:
-        model, origin = build_start(settings, start, corpus, tags)
+        starting = build_start(settings, start, corpus, tags)
+    model, origin = starting.model, starting.origin
     check_positions(model.config, data_settings.max_source_length, data_settings.max_target_length)
     model.recomputation = Recomputation(settings.checkpoint_every_n_layers)
     description = _describe(settings, task, corpus, tags)
     save_model = model_writer(model.config, description)
     if start is not None:
-        on_first(lambda: save_model(model.state_dict(), output / START))
+        on_first(lambda: save_model(on_demand(starting), output / START))
     assert settings.freeze is not None
     if frozen := freeze(model, settings.freeze):
         num = sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad)
@@ -119,6 +121,7 @@ def _parts(settings: FinetuneSettings, process: Process) -> Parts:
         shares_by_tokens=True,
         num_loader_workers=settings.num_loader_workers,
         model=model,
+        weights=starting.weights,
         origin=origin,
         save_model=save_model,
         validator=_build_validator(settings, task, corpus, data_settings, tags, examples, process),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from deltalm_ds.data.corpus import Corpus
 from deltalm_ds.errors import UserError
 from deltalm_ds.model import DeltaLM, DeltaLMConfig, MaskedEncoder, Recomputation
 from deltalm_ds.model.masked_encoder import encoder_config
+from deltalm_ds.model.new_weights import NewWeights, Weights
 from deltalm_ds.text.vocabulary import Vocabulary
 from deltalm_ds.training.settings import PresetName, PretrainSettings
 from deltalm_ds.weights import Description, load_pretrained, save_encoder, save_own
@@ -27,10 +28,19 @@ class EarlierRun:
     model_config: dict[str, Any] | None
 
 
-def build_model(
-    settings: PretrainSettings, corpus: Corpus, earlier: EarlierRun | None
-) -> tuple[DeltaLM, str]:
-    """The model, the same on every rank, and words on where its weights come from.
+@dataclass(frozen=True)
+class StartingModel:
+    """A model and what it begins with, which every rank holds no more of than it needs."""
+
+    model: DeltaLM | MaskedEncoder
+    """On the meta device, the same on every rank: the engine gives it its weights."""
+    weights: Weights
+    origin: str
+    """Where they come from, in words."""
+
+
+def build_model(settings: PretrainSettings, corpus: Corpus, earlier: EarlierRun | None) -> StartingModel:
+    """The model of a pre-training run.
 
     A resumed run's sizes are its own, whatever they came from, unless the user names another preset.
     """
@@ -41,14 +51,12 @@ def build_model(
         of_data["embedding_layer_norm"] = settings.embedding_layer_norm
     if settings.decoder is not None:
         of_data["decoder"] = settings.decoder
-    torch.manual_seed(settings.seed)
     assert settings.preset is not None  # complete() has filled it in
     if earlier is not None and earlier.model_config is not None and settings.preset == earlier.preset:
         config = dataclasses.replace(DeltaLMConfig.from_dict(earlier.model_config), **of_data)
-        model, origin = DeltaLM(config), "weights of the checkpoint"
+        start = new_model(DeltaLM, config, settings.seed, "weights of the checkpoint")
     elif settings.from_ is None:
-        config = DeltaLMConfig.preset(settings.preset, **of_data)
-        model, origin = DeltaLM(config), f"new weights, seed {settings.seed}"
+        start = new_model(DeltaLM, DeltaLMConfig.preset(settings.preset, **of_data), settings.seed)
     else:
         loaded = load_pretrained(
             settings.from_,
@@ -56,15 +64,12 @@ def build_model(
             cross_attention_start=settings.cross_attention_start,
             **of_data,
         )
-        model = filled(loaded.config, loaded.state_dict)
-        config, origin = loaded.config, str(loaded.report)
-    _check_positions(settings, config)
-    model.recomputation = Recomputation(settings.checkpoint_every_n_layers)
-    return model, origin
+        start = stored_model(loaded.config, loaded.weights, str(loaded.report))
+    return _finished(start, settings)
 
 
-def build_encoder(settings: PretrainSettings, corpus: Corpus) -> tuple[MaskedEncoder, str]:
-    """The encoder by itself, the same on every rank, and words on where its weights come from."""
+def build_encoder(settings: PretrainSettings, corpus: Corpus) -> StartingModel:
+    """The encoder by itself."""
     assert settings.preset is not None  # complete() has filled it in
     if settings.from_ is not None:
         raise UserError("mlm and tlm train an encoder from new weights: leave --from out")
@@ -76,17 +81,30 @@ def build_encoder(settings: PretrainSettings, corpus: Corpus) -> tuple[MaskedEnc
     if settings.decoder is not None:
         raise UserError("mlm and tlm train an encoder by itself: leave --decoder out")
     config = encoder_config(settings.preset, corpus.vocabulary.mask_id, dropout=settings.dropout)
-    _check_positions(settings, config)
-    torch.manual_seed(settings.seed)
-    model = MaskedEncoder(config)
-    model.recomputation = Recomputation(settings.checkpoint_every_n_layers)
-    return model, "weights of the checkpoint" if settings.resume else f"new weights, seed {settings.seed}"
+    origin = "weights of the checkpoint" if settings.resume else None
+    return _finished(new_model(MaskedEncoder, config, settings.seed, origin), settings)
 
 
-def _check_positions(settings: PretrainSettings, config: DeltaLMConfig) -> None:
-    check_positions(
-        config, settings.data_settings.max_source_length, settings.data_settings.max_target_length
-    )
+def _finished(start: StartingModel, settings: PretrainSettings) -> StartingModel:
+    lengths = settings.data_settings.max_source_length, settings.data_settings.max_target_length
+    check_positions(start.model.config, *lengths)
+    start.model.recomputation = Recomputation(settings.checkpoint_every_n_layers)
+    return start
+
+
+def new_model(
+    kind: type[DeltaLM] | type[MaskedEncoder], config: DeltaLMConfig, seed: int, origin: str | None = None
+) -> StartingModel:
+    """A model of new weights, which `seed` names."""
+    with torch.device("meta"):
+        model = kind(config)
+    return StartingModel(model, NewWeights(model, seed), origin or f"new weights, seed {seed}")
+
+
+def stored_model(config: DeltaLMConfig, weights: Weights, origin: str) -> StartingModel:
+    """A DeltaLM of given weights."""
+    with torch.device("meta"):
+        return StartingModel(DeltaLM(config), weights, origin)
 
 
 def vocabulary_fields(vocabulary: Vocabulary) -> dict[str, int]:
@@ -97,14 +115,6 @@ def vocabulary_fields(vocabulary: Vocabulary) -> dict[str, int]:
         "first_sentinel_id": vocabulary.first_sentinel_id,
         "num_sentinels": vocabulary.num_sentinels,
     }
-
-
-def filled(config: DeltaLMConfig, weights: dict[str, torch.Tensor]) -> DeltaLM:
-    """A model of these weights, which it takes over."""
-    with torch.device("meta"):
-        model = DeltaLM(config)
-    model.load_state_dict(weights, assign=True)
-    return model
 
 
 def check_positions(config: DeltaLMConfig, max_source_length: int, max_target_length: int) -> None:
@@ -119,7 +129,7 @@ def check_positions(config: DeltaLMConfig, max_source_length: int, max_target_le
 
 def saver(
     model: DeltaLM | MaskedEncoder, corpus: Corpus, settings: PretrainSettings
-) -> Callable[[dict[str, torch.Tensor], Path], None]:
+) -> Callable[[Mapping[str, torch.Tensor], Path], None]:
     """What writes trained weights as a model folder of the model's kind."""
     config, tokenizer = model.config, corpus.tokenizer_path
     if isinstance(model, MaskedEncoder):
@@ -136,7 +146,7 @@ def saver(
 
 def model_writer(
     config: DeltaLMConfig, description: Description
-) -> Callable[[dict[str, torch.Tensor], Path], None]:
+) -> Callable[[Mapping[str, torch.Tensor], Path], None]:
     """What writes trained weights as a model folder of this description."""
     return lambda weights, folder: save_own(_Trained(config, weights), folder, description)
 
@@ -146,7 +156,7 @@ class _Trained:
     """A model as saving wants it."""
 
     config: DeltaLMConfig
-    weights: dict[str, torch.Tensor]
+    weights: Mapping[str, torch.Tensor]
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Mapping[str, Any]:
         return self.weights

@@ -11,6 +11,9 @@ from deepspeed.accelerator import get_accelerator
 from deltalm_ds.errors import UserError
 from deltalm_ds.ops.products import cpu_has_matrix_unit
 
+TORCH_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""By the name of a run's dtype."""
+
 
 def default_dtype(device: torch.device) -> Literal["fp32", "bf16"]:
     """bf16 where the device has matrix units for it, else fp32."""

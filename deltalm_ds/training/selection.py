@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 
 from deltalm_ds.files import put_folder
+from deltalm_ds.weights import OnDemand
 from deltalm_ds.weights.own import WEIGHTS_FILE
 
 SaveModel = Callable[[dict[str, torch.Tensor], Path], None]
@@ -67,15 +68,23 @@ class BestModels:
             if path.name not in wanted:
                 shutil.rmtree(path)
 
-    def averaged(self) -> dict[str, torch.Tensor]:
-        """The mean of the kept models' weights, summed in fp64; with one, its weights themselves."""
-        sums: dict[str, torch.Tensor] = {}
-        for _, step in self.kept:
-            with safe_open(self._path(step) / WEIGHTS_FILE, framework="pt") as file:
-                for name in file.keys():  # noqa: SIM118
-                    tensor = file.get_tensor(name).double()
-                    sums[name] = sums[name] + tensor if name in sums else tensor
-        return {name: (total / len(self.kept)).float() for name, total in sums.items()}
+    def averaged(self) -> Any:
+        """The mean of the kept models' weights, summed in fp64; with one, its weights themselves.
+
+        A Mapping[str, Tensor], each tensor made when it is read, from the kept folders.
+        """
+        paths = [self._path(step) / WEIGHTS_FILE for _, step in self.kept]
+
+        def make(name: str) -> torch.Tensor:
+            total: torch.Tensor | float = 0.0
+            for path in paths:
+                with safe_open(path, framework="pt") as file:
+                    total = total + file.get_tensor(name).double()
+            assert isinstance(total, torch.Tensor)
+            return (total / len(paths)).float()
+
+        with safe_open(paths[0], framework="pt") as file:
+            return OnDemand(file.keys(), make)
 
     def describe(self) -> str:
         """What the averaged model is made of."""

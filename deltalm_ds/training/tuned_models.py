@@ -9,20 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from deltalm_ds.data.corpus import Corpus
 from deltalm_ds.errors import UserError
 from deltalm_ds.model import DeltaLM, DeltaLMConfig
+from deltalm_ds.model.new_weights import whole
 from deltalm_ds.text.piece_models import piece_origins, with_new_pieces
 from deltalm_ds.text.tokenizer import Tokenizer
 from deltalm_ds.text.vocabulary import Vocabulary
-from deltalm_ds.training.models import filled, vocabulary_fields
+from deltalm_ds.training.models import StartingModel, new_model, stored_model, vocabulary_fields
 from deltalm_ds.training.tuning_settings import FinetuneSettings
-from deltalm_ds.weights import load_pretrained, read_description
+from deltalm_ds.weights import OnDemand, load_pretrained, parameter_shapes, read_description
 from deltalm_ds.weights.description import CONFIG_FILE, TOKENIZER_FILE
 from deltalm_ds.weights.safe import read_json
+from deltalm_ds.weights.source import TOKEN_TABLE
 from deltalm_ds.weights.vocabulary_change import change_vocabulary
 
 _COUNTED_SEQUENCES = 1 << 19
@@ -83,22 +85,21 @@ def tuned_vocabulary(
 
 def build_start(
     settings: FinetuneSettings, start: StartingPoint, corpus: Corpus, tags: Mapping[str, int]
-) -> tuple[DeltaLM, str]:
-    """The model that tuning begins with, the same on every rank, and words on where its weights come from."""
-    torch.manual_seed(settings.seed)
+) -> StartingModel:
+    """The model that tuning begins with."""
     if settings.from_ is None:
         config = DeltaLMConfig.preset(
             settings.preset or "tiny",
             **vocabulary_fields(corpus.vocabulary),
             dropout=settings.dropout,
         )
-        return DeltaLM(config), f"new weights, seed {settings.seed}"
+        return new_model(DeltaLM, config, settings.seed)
     old = start.vocabulary
     of_vocabulary: dict[str, Any] = {} if _is_described(settings.from_) else vocabulary_fields(old)
     loaded = load_pretrained(settings.from_, seed=settings.seed, dropout=settings.dropout, **of_vocabulary)
-    state, origin = loaded.state_dict, str(loaded.report)
+    shape = parameter_shapes(loaded.config)[TOKEN_TABLE]
     change = change_vocabulary(
-        state["embedding.weight"],
+        whole(loaded.weights, TOKEN_TABLE, shape),
         loaded.config,
         old,
         corpus.vocabulary,
@@ -111,17 +112,23 @@ def build_start(
         tag_text={language: counts[: old.mask_id] for language, counts in _text_counts(corpus).items()},
         seed=settings.seed,
     )
-    state["embedding.weight"] = change.table
-    return filled(change.config, state), "\n".join([origin, *change.report])
+    weights = loaded.weights.replaced(TOKEN_TABLE, change.table)
+    return stored_model(change.config, weights, "\n".join([str(loaded.report), *change.report]))
 
 
-def reopen_start(folder: Path, settings: FinetuneSettings) -> DeltaLM:
+def reopen_start(folder: Path, settings: FinetuneSettings) -> StartingModel:
     """The model that a resumed run began with: its sizes, and the weights that it leaves as they are."""
     loaded = load_pretrained(folder, dropout=settings.dropout)
-    return filled(loaded.config, loaded.state_dict)
+    return stored_model(loaded.config, loaded.weights, f"weights of the checkpoint, {folder}")
 
 
-def freeze(model: DeltaLM, patterns: tuple[str, ...]) -> list[str]:
+def on_demand(start: StartingModel) -> OnDemand:
+    """The weights that a model begins with, to be saved one by one."""
+    shapes = {name: parameter.shape for name, parameter in start.model.named_parameters()}
+    return OnDemand(shapes, lambda name: whole(start.weights, name, shapes[name]))
+
+
+def freeze(model: nn.Module, patterns: tuple[str, ...]) -> list[str]:
     """Leave the parameters that the patterns name out of training; their names.
 
     UserError for a pattern that names none, and where nothing is left to train.

@@ -6,12 +6,14 @@ Needs torch and safetensors, and never unpickles.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from deltalm_ds.model.config import DeltaLMConfig
+from deltalm_ds.model.new_weights import whole
 from deltalm_ds.weights.cross_attention import CrossAttentionStart
 from deltalm_ds.weights.description import Description, TaskDescription, read_description
 from deltalm_ds.weights.encoder import save_encoder
@@ -19,12 +21,15 @@ from deltalm_ds.weights.layouts import read_source
 from deltalm_ds.weights.names import parameter_shapes
 from deltalm_ds.weights.own import save_own
 from deltalm_ds.weights.report import Report
+from deltalm_ds.weights.stored import OnDemand, StoredWeights
 
 __all__ = [
     "CrossAttentionStart",
     "Description",
     "Loaded",
+    "OnDemand",
     "Report",
+    "StoredWeights",
     "TaskDescription",
     "load_pretrained",
     "parameter_shapes",
@@ -36,14 +41,20 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Loaded:
-    """Weights ready for `DeltaLM(config).load_state_dict(state_dict)`."""
+    """Weights ready for a `DeltaLM(config)`."""
 
     config: DeltaLMConfig
     """The shape of the model that the weights fill."""
-    state_dict: dict[str, Tensor]
-    """Every parameter, fp32, on the CPU, each in memory of its own."""
+    weights: StoredWeights
+    """Every parameter, left in the file until it is read, where the file can be mapped."""
     report: Report
     """What went where; print it."""
+
+    @cached_property
+    def state_dict(self) -> dict[str, Tensor]:
+        """Every parameter, fp32, on the CPU, each in memory of its own: for `load_state_dict`."""
+        shapes = parameter_shapes(self.config)
+        return {name: whole(self.weights, name, shape) for name, shape in shapes.items()}
 
 
 def load_pretrained(
@@ -72,5 +83,5 @@ def load_pretrained(
     """
     source = read_source(Path(path))
     resolved = source.resolve(config, overrides)
-    state_dict, report = source.fill(resolved, seed, cross_attention_start)
-    return Loaded(resolved, state_dict, report)
+    weights, report = source.fill(resolved, seed, cross_attention_start)
+    return Loaded(resolved, weights, report)

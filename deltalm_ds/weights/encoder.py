@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
 from torch import Tensor
 
@@ -16,7 +15,9 @@ from deltalm_ds.files import write_bytes_atomically, write_text_atomically
 from deltalm_ds.model.config import DeltaLMConfig
 from deltalm_ds.text.vocabulary import Vocabulary
 from deltalm_ds.weights.huggingface import MODEL_TYPES, POSITIONS, PREFIX, TOKEN_TYPES, naming
-from deltalm_ds.weights.own import CONFIG_FILE, WEIGHTS_FILE, write_weights
+from deltalm_ds.weights.own import CONFIG_FILE, WEIGHTS_FILE
+from deltalm_ds.weights.stored import OnDemand
+from deltalm_ds.weights.streaming import write_weights
 
 TOKENIZER_FILE = "sentencepiece.bpe.model"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
@@ -47,22 +48,24 @@ def save_encoder(
         write_text_atomically(folder / TOKENIZER_CONFIG_FILE, _json(tokenizer_config))
         write_weights(folder / WEIGHTS_FILE, hugging_face_tensors(weights), {})
         write_text_atomically(folder / CONFIG_FILE, _json(hugging_face_config(config)))
-    except (OSError, safetensors.SafetensorError) as error:
+    except OSError as error:
         raise UserError(
             f"{folder}: cannot save the encoder there ({error}); free some space or choose another folder"
         ) from error
 
 
-def hugging_face_tensors(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of a `MaskedEncoder`, on the CPU, under transformers' names."""
+def hugging_face_tensors(weights: Mapping[str, Tensor]) -> OnDemand:
+    """Weights of a `MaskedEncoder` under transformers' names."""
     names = naming(PREFIX)
-    tensors = {
-        _HEAD[name] if name in _HEAD else names.name_of(name): tensor.detach().cpu().contiguous()
-        for name, tensor in weights.items()
-    }
-    # A single row that is added to every token; the position rows have all of it.
-    tensors[PREFIX + TOKEN_TYPES] = torch.zeros_like(tensors[PREFIX + POSITIONS][:1])
-    return tensors
+    ours = {_HEAD[name] if name in _HEAD else names.name_of(name): name for name in weights}
+
+    def make(name: str) -> Tensor:
+        if name == PREFIX + TOKEN_TYPES:
+            # A single row that is added to every token; the position rows have all of it.
+            return torch.zeros_like(weights[ours[PREFIX + POSITIONS]][:1])
+        return weights[ours[name]].detach()
+
+    return OnDemand([*ours, PREFIX + TOKEN_TYPES], make)
 
 
 def hugging_face_config(config: DeltaLMConfig) -> dict[str, Any]:

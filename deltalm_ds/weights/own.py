@@ -6,21 +6,21 @@ A folder that is to be used by itself has its tokenizer too, and config.json des
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-import safetensors
-from safetensors.torch import save_file
 from torch import Tensor
 
 from deltalm_ds.errors import UserError
-from deltalm_ds.files import file_tree_hash, fsync_directory, write_bytes_atomically, write_text_atomically
+from deltalm_ds.files import file_tree_hash, write_bytes_atomically, write_text_atomically
 from deltalm_ds.model.config import DecoderForm, DeltaLMConfig
 from deltalm_ds.weights.description import CONFIG_FILE, TOKENIZER_FILE, Description
 from deltalm_ds.weights.names import parameter_shapes
 from deltalm_ds.weights.safe import check_tensors, load_safetensors
 from deltalm_ds.weights.source import Source, fixed_fields
+from deltalm_ds.weights.stored import OnDemand
+from deltalm_ds.weights.streaming import write_weights
 
 FORMAT = "deltalm-ds model"
 VERSION = 1
@@ -35,8 +35,8 @@ class Model(Protocol):
     def config(self) -> DeltaLMConfig:
         """Its sizes."""
 
-    def state_dict(self) -> dict[str, Any]:
-        """Parameters by name."""
+    def state_dict(self) -> Mapping[str, Any]:
+        """Parameters by name; each is read once, one after the other."""
 
 
 class OwnSource(Source):
@@ -70,24 +70,10 @@ def save_own(model: Model, path: str | Path, description: Description | None = N
         if description is not None:
             content["weights"] = _weights_entry(folder / WEIGHTS_FILE)
         write_text_atomically(folder / CONFIG_FILE, json.dumps(content, indent=2) + "\n")
-    except (OSError, safetensors.SafetensorError) as error:
+    except OSError as error:
         raise UserError(
             f"{folder}: cannot save the model there ({error}); free some space or choose another folder"
         ) from error
-
-
-def write_weights(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write a .safetensors file aside, sync and rename it; OSError or SafetensorError if it cannot be."""
-    aside = path.with_name(f"{path.name}.tmp")
-    try:
-        # `format` is what other readers of safetensors look for.
-        save_file(tensors, aside, metadata={"format": "pt", **metadata})
-        with aside.open("rb+") as file:
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-    fsync_directory(path.parent)
 
 
 def read_own(folder: Path, content: dict[str, Any]) -> OwnSource:
@@ -132,12 +118,19 @@ def _check_weights_file(folder: Path, entry: Any) -> None:
         )
 
 
-def _parameters(model: Model) -> dict[str, Tensor]:
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    expected = parameter_shapes(model.config)
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    assert found == expected, f"the model and its configuration differ in {found.items() ^ expected.items()}"
-    return tensors
+def _parameters(model: Model) -> Mapping[str, Tensor]:
+    state, expected = model.state_dict(), parameter_shapes(model.config)
+    assert state.keys() == expected.keys(), (
+        f"the model and its configuration differ in {state.keys() ^ expected}"
+    )
+
+    def make(name: str) -> Tensor:
+        tensor: Tensor = state[name].detach()
+        found = tuple(tensor.shape)
+        assert found == expected[name], f"{name} is {found}, and its configuration says {expected[name]}"
+        return tensor
+
+    return OnDemand(state, make)
 
 
 def _check_same_model(folder: Path, config: DeltaLMConfig, metadata: dict[str, str]) -> None:

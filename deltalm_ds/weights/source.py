@@ -12,10 +12,13 @@ import torch
 from torch import Tensor
 
 from deltalm_ds.errors import UserError
+from deltalm_ds.model import DeltaLM
 from deltalm_ds.model.config import DecoderForm, DeltaLMConfig
-from deltalm_ds.weights.cross_attention import CrossAttentionStart, draw_cross_attention
+from deltalm_ds.model.new_weights import NewWeights
+from deltalm_ds.weights.cross_attention import CrossAttentionStart
 from deltalm_ds.weights.names import parameter_shapes
 from deltalm_ds.weights.report import Report
+from deltalm_ds.weights.stored import StoredWeights
 
 TOKEN_TABLE = "embedding.weight"
 
@@ -97,10 +100,10 @@ class Source:
 
     def fill(
         self, config: DeltaLMConfig, seed: int, cross_attention_start: CrossAttentionStart | None = None
-    ) -> tuple[dict[str, Tensor], Report]:
-        """Every parameter of a model of shape `config`, in fp32, and the map of what went where.
+    ) -> tuple[StoredWeights, Report]:
+        """Every parameter of a model of shape `config`, and the map of what went where.
 
-        Every tensor has memory of its own, apart from the mapped file and from each other.
+        Files that can be mapped are: their tensors are read when the weights are.
         New token rows are drawn from N(0, 1 / width) with `seed`, and so is the cross-attention that starts
         from nothing, as in a new model.
         UserError names whatever is missing, left over or of another shape.
@@ -130,22 +133,24 @@ class Source:
                 f"{self.path}: {_some(unmatched)} has no place in DeltaLM; if it can go, save the "
                 f"checkpoint without it ({self.layout})"
             )
-        for parameter, name in origins.items():  # all of them before any memory is taken
+        for parameter, name in origins.items():
             self._check_tensor(parameter, name, shapes[parameter])
-        state = draw_cross_attention(config, seed) if draws_cross_attention else {}
         remarks = self.remarks_on(config)
+        drawn = None
         if draws_cross_attention:
+            with torch.device("meta"):
+                drawn = NewWeights(DeltaLM(config), seed)
             remark = f"new: cross-attention of every decoder layer, as in a new model, seed {seed}"
             remarks = [remark, *remarks]
-        for parameter, name in origins.items():
-            tensor = self.tensors[name]
-            if parameter == TOKEN_TABLE:
-                tensor, about_rows = self._token_table(tensor, config, seed)
-                remarks = [*about_rows, *remarks]
-            state[parameter] = torch.empty(shapes[parameter], dtype=torch.float32).copy_(tensor)
+        tensors: dict[str, tuple[Tensor, ...]] = {
+            parameter: (self.tensors[name],) for parameter, name in origins.items()
+        }
+        tensors[TOKEN_TABLE], about_rows = self._token_table(self.tensors[origins[TOKEN_TABLE]], config, seed)
+        remarks = [*about_rows, *remarks]
         if "num_heads" not in self.known:
             remarks = [*remarks, f"attention heads: {config.num_heads}, which the file does not say"]
-        return state, Report(self.path, self.layout, origins, self.left_out, tuple(remarks))
+        report = Report(self.path, self.layout, origins, self.left_out, tuple(remarks))
+        return StoredWeights(tensors, drawn), report
 
     def _check_tensor(self, parameter: str, name: str, shape: tuple[int, ...]) -> None:
         """UserError unless tensor `name` can fill `parameter` [`shape`]."""
@@ -161,15 +166,17 @@ class Source:
                 "take another copy of the checkpoint"
             )
 
-    def _token_table(self, table: Tensor, config: DeltaLMConfig, seed: int) -> tuple[Tensor, list[str]]:
-        """`table` [rows, width] with new rows behind it if the model has more, and what to report.
+    def _token_table(
+        self, table: Tensor, config: DeltaLMConfig, seed: int
+    ) -> tuple[tuple[Tensor, ...], list[str]]:
+        """`table` [rows, width], new rows for behind it if the model has more, and what to report.
 
         Rows are only added where the table ends with the tokenizer's pieces or with `<mask>`: anywhere else
         words and sentinels would trade places in silence.
         """
         rows = len(table)
         if self.has_sentinels and rows == config.vocabulary_rows:
-            return table, []
+            return (table,), []
         if rows not in (config.mask_id, config.mask_id + 1) or rows > config.first_sentinel_id:
             raise UserError(
                 f"{self.path}: the checkpoint's token table has {rows} rows; a model of "
@@ -178,11 +185,11 @@ class Source:
             )
         num_new = config.vocabulary_rows - rows
         if not num_new:
-            return table, []
+            return (table,), []
         generator = torch.Generator().manual_seed(seed)
         new = torch.randn(num_new, table.shape[1], generator=generator) * config.width**-0.5
         remark = f"new: embedding rows {rows}..{rows + num_new - 1}, from N(0, 1/width), seed {seed}"
-        return torch.cat([table, new]), [remark]
+        return (table, new), [remark]
 
 
 def fixed_fields(config: DeltaLMConfig) -> dict[str, Any]:

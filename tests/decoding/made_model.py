@@ -40,7 +40,7 @@ def write_model_folder(
     tokenizer = folder / "made.model"
     tokenizer.write_bytes(train_tokenizer(made_lines(400), NUM_PIECES, 1.0))
     vocabulary = Vocabulary(NUM_PIECES, num_sentinels=5, num_tags=len(languages) * with_tags)
-    torch.manual_seed(5)
+    torch.manual_seed(8)
     config = DeltaLMConfig(
         vocabulary_rows=vocabulary.num_rows,
         width=32,

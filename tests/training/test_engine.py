@@ -13,6 +13,7 @@ from deltalm_ds.data.loader import to_tensors
 from deltalm_ds.data.objectives import Example
 from deltalm_ds.data.samples import Sample
 from deltalm_ds.model import DeltaLM, DeltaLMConfig, DropoutState, PackedTokens, Recomputation
+from deltalm_ds.model.new_weights import NewWeights
 from deltalm_ds.training.deepspeed_config import RequestedBatch, read_deepspeed_config
 from deltalm_ds.training.distributed import join_processes, sum_over_ranks
 from deltalm_ds.training.engine import Engine
@@ -54,9 +55,11 @@ def made_samples():
     ]
 
 
+SEED = 4
+
+
 def made_model():
-    torch.manual_seed(0)
-    return DeltaLM(CONFIG)
+    return DeltaLM(CONFIG, SEED)
 
 
 def reference_gradients():
@@ -72,8 +75,10 @@ def reference_gradients():
     return {name: parameter.grad for name, parameter in model.named_parameters()}
 
 
-def made_engine(folder, stage, dtype, accumulation, world_size, optimizer=None, recompute_every=0, **more):
-    """An engine of a configuration file in `folder`."""
+def made_engine(
+    folder, stage, dtype, accumulation, world_size, optimizer=None, recompute_every=0, weights=None, **more
+):
+    """An engine of a configuration file in `folder`; `weights` are those of `made_model` by default."""
     content = {
         "train_batch_size": NUM_SAMPLES,
         "gradient_accumulation_steps": accumulation,
@@ -92,10 +97,12 @@ def made_engine(folder, stage, dtype, accumulation, world_size, optimizer=None, 
         path, RequestedBatch(None, None), world_size, gradient_clipping=0.0, default_dtype="fp32"
     )
     let_deepspeed_run_fp16()
-    model = made_model()
+    with torch.device("meta"):
+        model = DeltaLM(CONFIG)
+    weights = weights or NewWeights(model, SEED)
     model.recomputation = Recomputation(recompute_every)
     made = optimizer(model) if optimizer else torch.optim.SGD(model.parameters(), lr=1.0)
-    return Engine(model, made, config)
+    return Engine(model, made, config, weights, folder)
 
 
 def run_step(engine, samples, accumulation, dropout=DROPOUT, label_smoothing=0.0):

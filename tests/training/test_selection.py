@@ -37,6 +37,7 @@ def test_the_best_are_kept_and_averaged(tmp_path: Path) -> None:
     assert folders(tmp_path) == ["step_20", "step_40"]
     assert load_file(tmp_path / "step_40" / "model.safetensors")["a"].tolist() == [40.0] * 3
     averaged = best.averaged()
+    assert set(averaged) == {"a", "b"}
     assert averaged["a"].tolist() == [30.0] * 3
     assert averaged["b"].item() == pytest.approx(10, abs=1e-6)
     assert averaged["b"].dtype == torch.float32
