@@ -48,6 +48,7 @@ TEST = [
     "hypothesis>=6.100,<7",
     "megatron-core>=0.12,<0.17",
     "psutil>=5.9,<8",
+    "selenium>=4.20,<5",
     "setuptools>=70.1",
     "nvidia-cuda-cuobjdump>=13,<14",
     "nvidia-cuda-nvdisasm>=13,<14",

@@ -198,6 +198,7 @@ pretrain() { # NAME OPTION...
     local name=$1 from=()
     shift
     [ "${START_FROM-}" = nothing ] || from=(--from "$START_FROM")
+    DOCTOR_OPTIONS=(--data "$DATA" "${DOCTOR_OPTIONS[@]}") # do all ranks read the same?
     train "$name" pretrain --data "$DATA" "${from[@]}" "$@"
 }
 

@@ -68,6 +68,17 @@ def test_options_of_the_programs_exist() -> None:
     assert settings.resume_if_begun
 
 
+def test_the_doctor_looks_at_what_the_run_will_use(tmp_path: Path) -> None:
+    from deltalm_ds.commands import parse
+    from deltalm_ds.diagnosing.settings import DoctorSettings
+
+    site = write_site(tmp_path, f"DATA={tmp_path}", "START_FROM=nothing", "DOCTOR=1")
+    said = bash("slurm/pretrain_64gpu.sh", "--dry-run", site=site).stdout.replace(" \\\n", " ")
+    (line,) = (line for line in said.splitlines() if "deltalm_ds.doctor" in line)
+    settings = parse(DoctorSettings, "doctor", line.split("deltalm_ds.doctor")[1].split())
+    assert (settings.data, settings.output) == (tmp_path, tmp_path / "runs" / "pretrain-64gpu")
+
+
 @pytest.mark.parametrize(("words", "message"), [
     (["pretrain_64gpu.sh"], "DATA is not set in "),
     (["pretrain_multi.sh", "--dry-run"], "--output FOLDER"),

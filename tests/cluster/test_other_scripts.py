@@ -1,14 +1,12 @@
-"""prepare.sh and score.sh by MPI over two nodes, finetune.sh, tensorboard.sh."""
+"""prepare.sh and score.sh by MPI over two nodes, finetune.sh."""
 
 from __future__ import annotations
 
 import json
 import re
 import shutil
-import urllib.request
 from pathlib import Path
 
-import psutil
 import pytest
 from local_slurm import LocalSlurm
 from made_model import made_lines, write_model_folder
@@ -82,30 +80,3 @@ def test_finetuning_is_named_and_told_its_options(cluster: LocalSlurm, tmp_path:
     said = (tmp_path / "run" / "logs" / f"{job.number}.0" / "rank-1.log").read_text()
     assert "rank 1 of 2" in said
     assert re.search(r"finetune\.py .*--resume-if-begun --task translation", said)
-
-
-def test_tensorboard_listens_on_loopback_alone(cluster: LocalSlurm, tmp_path: Path) -> None:
-    from torch.utils.tensorboard import SummaryWriter
-
-    with SummaryWriter(str(tmp_path / "runs" / "mine" / "tensorboard")) as writer:
-        writer.add_scalar("train/loss", 1.5, 1)
-    site = write_site(tmp_path, "LOGIN_NODE=login.example.org")
-    job = cluster.sbatch("slurm/tensorboard.sh", "--output", tmp_path / "log", site=site)
-    job.wait_until(lambda: "ssh -N" in job.log(), 120)
-    tunnel = re.search(
-        r"ssh -N -J \S+@login\.example\.org -L 6006:127\.0\.0\.1:(\d+) \S+@(\S+)$", job.log(), re.M
-    )
-    assert tunnel is not None, job.log()
-    port, node = int(tunnel[1]), tunnel[2]
-    assert node == job.shown()["NodeList"]
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/data/runs", timeout=60) as answer:
-        assert json.load(answer) == ["mine/tensorboard"]
-    listening = {
-        connection.laddr.ip
-        for connection in psutil.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
-    }
-    assert listening == {"127.0.0.1"}
-    job.cancel()
-    job.wait_for("CANCELLED")
-    assert cluster.orphans() == []

@@ -1,0 +1,63 @@
+"""tensorboard.sh: who hears it, and what a browser shows of a run."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.request
+from pathlib import Path
+
+import psutil
+from local_slurm import LocalSlurm
+from site_files import write_site
+from slurm_job import Job
+from tensorboard_page import browser_on, needs_browser
+from torch.utils.tensorboard import SummaryWriter
+from training_job import STEPS, TrainingJob
+
+from deltalm_ds.training.monitor import read_metrics
+
+
+def served(cluster: LocalSlurm, folder: Path, runs: Path) -> tuple[Job, int]:
+    """The job, and the port that its tunnel leads to."""
+    site = write_site(folder, "LOGIN_NODE=login.example.org")
+    job = cluster.sbatch("slurm/tensorboard.sh", "--output", folder / "log", site=site, arguments=(runs,))
+    job.wait_until(lambda: "ssh -N" in job.log(), 120)
+    tunnel = re.search(
+        r"ssh -N -J \S+@login\.example\.org -L 6006:127\.0\.0\.1:(\d+) \S+@(\S+)$", job.log(), re.M
+    )
+    assert tunnel is not None, job.log()
+    assert tunnel[2] == job.shown()["NodeList"]
+    return job, int(tunnel[1])
+
+
+def test_tensorboard_listens_on_loopback_alone(cluster: LocalSlurm, tmp_path: Path) -> None:
+    with SummaryWriter(str(tmp_path / "runs" / "mine" / "tensorboard")) as writer:
+        writer.add_scalar("train/loss", 1.5, 1)
+    job, port = served(cluster, tmp_path, tmp_path / "runs")
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/data/runs", timeout=60) as answer:
+        assert json.load(answer) == ["mine/tensorboard"]
+    listening = {
+        connection.laddr.ip
+        for connection in psutil.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port
+    }
+    assert listening == {"127.0.0.1"}
+    job.cancel()
+    job.wait_for("CANCELLED")
+    assert cluster.orphans() == []
+
+
+@needs_browser
+def test_a_browser_shows_a_run(cluster: LocalSlurm, tmp_path: Path, undisturbed: TrainingJob) -> None:
+    last = [record for record in read_metrics(undisturbed.output) if record["kind"] == "train"][-1]
+    assert last["step"] == STEPS
+    job, port = served(cluster, tmp_path, undisturbed.output)
+    with browser_on(f"http://127.0.0.1:{port}/") as page:
+        tags = ("train/loss", "train/tokens_per_second", "train/nll/en", "train/learning_rate")
+        page.show("scalars", *tags)
+        # The number that the chart's table has of the last step.
+        page.show("timeseries&tagFilter=%5Etrain/loss$", f"{last['loss']:.4f}".rstrip("0"), str(STEPS))
+        page.show("text", "reconstructed spans", f"step\n{STEPS}")
+    job.cancel()
+    job.wait_for("CANCELLED")
