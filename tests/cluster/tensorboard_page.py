@@ -1,7 +1,8 @@
-"""TensorBoard's page in a headless Chromium, as a user sees it."""
+"""TensorBoard as slurm/tensorboard.sh serves it, and its page in a headless Chromium."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -9,8 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from local_slurm import LocalSlurm
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from site_files import write_site
+from slurm_job import Job
 
 needs_browser = pytest.mark.skipif(
     shutil.which("chromium") is None or shutil.which("chromedriver") is None,
@@ -31,6 +35,19 @@ const visit = (node) => {
 visit(document.documentElement);
 return parts.filter((part) => part).join('\\n');
 """
+
+
+def served(cluster: LocalSlurm, folder: Path, runs: Path) -> tuple[Job, int]:
+    """The job, and the port that its tunnel leads to."""
+    site = write_site(folder, "LOGIN_NODE=login.example.org")
+    job = cluster.sbatch("slurm/tensorboard.sh", "--output", folder / "log", site=site, arguments=(runs,))
+    job.wait_until(lambda: "ssh -N" in job.log(), 120)
+    tunnel = re.search(
+        r"ssh -N -J \S+@login\.example\.org -L 6006:127\.0\.0\.1:(\d+) \S+@(\S+)$", job.log(), re.M
+    )
+    assert tunnel is not None, job.log()
+    assert tunnel[2] == job.shown()["NodeList"]
+    return job, int(tunnel[1])
 
 
 class TensorBoardPage:

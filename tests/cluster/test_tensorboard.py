@@ -3,32 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 import urllib.request
 from pathlib import Path
 
 import psutil
 from local_slurm import LocalSlurm
-from site_files import write_site
-from slurm_job import Job
-from tensorboard_page import browser_on, needs_browser
+from tensorboard_page import browser_on, needs_browser, served
 from torch.utils.tensorboard import SummaryWriter
 from training_job import STEPS, TrainingJob
 
 from deltalm_ds.training.monitor import read_metrics
-
-
-def served(cluster: LocalSlurm, folder: Path, runs: Path) -> tuple[Job, int]:
-    """The job, and the port that its tunnel leads to."""
-    site = write_site(folder, "LOGIN_NODE=login.example.org")
-    job = cluster.sbatch("slurm/tensorboard.sh", "--output", folder / "log", site=site, arguments=(runs,))
-    job.wait_until(lambda: "ssh -N" in job.log(), 120)
-    tunnel = re.search(
-        r"ssh -N -J \S+@login\.example\.org -L 6006:127\.0\.0\.1:(\d+) \S+@(\S+)$", job.log(), re.M
-    )
-    assert tunnel is not None, job.log()
-    assert tunnel[2] == job.shown()["NodeList"]
-    return job, int(tunnel[1])
 
 
 def test_tensorboard_listens_on_loopback_alone(cluster: LocalSlurm, tmp_path: Path) -> None:
