@@ -257,7 +257,7 @@ class Engine:
                     # What is not finite makes no update, at any stage and in any dtype; nobody waits to know.
                     loss = loss * torch.where(seen.is_spike, math.inf, 1.0)
             self.deepspeed.backward(loss, scale_wrt_gas=False)
-        return self._update(seen), losses
+        return self._update(seen, skip_spikes), losses
 
     def _loss_seen(self, losses: Sequence[CrossEntropy], num_target_tokens: Tensor, limit: float) -> _Seen:
         """The step's loss over all ranks: it goes to the host ahead of the update, and is there after it."""
@@ -272,8 +272,8 @@ class Engine:
         has_come.record()
         return _Seen(on_host, limit, loss > limit, has_come)
 
-    def _update(self, seen: _Seen) -> StepOutcome:
-        scale = self.loss_scale
+    def _update(self, seen: _Seen, skip_spikes: bool) -> StepOutcome:
+        scale, scaling = self.loss_scale, self._dynamic_scaling()
         if self._has_plain_gradients:
             norm = self._plain_gradient_norm()
             finite = norm < float("inf")
@@ -288,7 +288,19 @@ class Engine:
             self._grow_loss_scale(self.config.dynamic_loss_scale.growth_interval)
         if seen.has_come is not None:
             seen.has_come.synchronize()
-        return StepOutcome(applied, norm, scale, float(seen.loss), bool(seen.loss > seen.limit))
+        is_spike = bool(seen.loss > seen.limit)
+        if is_spike and skip_spikes:
+            # The gradients were made infinite here: that says nothing against the loss scale.
+            for name, value in scaling.items():
+                setattr(self.deepspeed.optimizer.loss_scaler, name, value)
+        return StepOutcome(applied, norm, scale, float(seen.loss), is_spike)
+
+    def _dynamic_scaling(self) -> dict[str, Any]:
+        """What an overflow changes of the loss scale's course; nothing where it has none."""
+        if self.config.dynamic_loss_scale is None:
+            return {}
+        names = ("cur_scale", "cur_hysteresis", "last_overflow_iter")
+        return {name: getattr(self.deepspeed.optimizer.loss_scaler, name) for name in names}
 
     @contextlib.contextmanager
     def _without_update(self) -> Iterator[None]:

@@ -134,10 +134,10 @@ def gradient_errors(folder, cases):
         for layer in (engine.module.encoder.layers[-1], engine.module.decoder.blocks[-1]):
             layer.register_forward_pre_hook(lambda layer, inputs, calls=calls: calls.append(layer))
 
-        def capture(seen, engine=engine, update=update, found=found):
+        def capture(*arguments, engine=engine, update=update, found=found):
             for name, parameter in engine.module.named_parameters():
                 found[name] = safe_get_full_grad(parameter).float().clone()
-            return update(seen)
+            return update(*arguments)
 
         engine._update = capture
         outcome, _ = run_step(engine, made_samples(), accumulation)

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 from command_runs import losses, options, pretrain, records
-from distributed import run_distributed
+from distributed import let_deepspeed_run_fp16, run_distributed
 
 from deltalm_ds.errors import UserError
 from deltalm_ds.training.export_checkpoint import read_checkpoint
@@ -46,6 +46,7 @@ def pretrain_with_harm(cases, harm):
     from deltalm_ds.training.engine import Engine
     from deltalm_ds.training.trainer import Trainer
 
+    let_deepspeed_run_fp16()
     forward, run_step = Engine.forward, Trainer._run_step
     where = {}
 
@@ -98,6 +99,19 @@ def test_a_spike_makes_no_update(tmp_path, small_corpus, stage) -> None:
     assert len(found) == 6
     assert all(math.isfinite(loss) for loss in found)
     assert found[5] < found[0]
+
+
+def test_a_skipped_spike_leaves_the_loss_scale_of_fp16(tmp_path, small_corpus) -> None:
+    output = tmp_path / "run"
+    case = arguments(small_corpus, output, 2)
+    fp16 = {"enabled": True, "initial_scale_power": 4, "loss_scale_window": 1000, "hysteresis": 1}
+    config = tmp_path / "zero2.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "fp16": fp16}))
+    ((code, said),) = run([case], "spike")
+    assert code == 0, said
+    trained = records(output, "train")
+    assert trained[-1]["skipped_steps"] == 1
+    assert {record["loss_scale"] for record in trained} == {16.0}
 
 
 def test_a_spike_is_only_told_where_it_is_not_to_be_skipped(tmp_path, small_corpus) -> None:
