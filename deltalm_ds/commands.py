@@ -7,6 +7,7 @@ import errno
 import io
 import os
 import re
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -94,6 +95,7 @@ def forget_reader() -> None:
 def _print_error(command: str, message: str) -> None:
     """Rank 0 speaks first; where all ranks find the same mistake, the launcher ends the others meanwhile."""
     if next((os.environ[name] for name in _RANK_VARIABLES if name in os.environ), "0") != "0":
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # training's handler would keep this process
         time.sleep(_SECONDS_FOR_RANK_0)
     print(f"deltalm-ds {command}: error: {message}", file=sys.stderr, flush=True)
 
