@@ -7,6 +7,7 @@ depend on lengths alone.
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import torch.distributed as dist
 
 from deltalm_ds.data.batches import PackedBatch
 from deltalm_ds.model import DeltaLM, DeltaLMConfig, DropoutState, Recomputation
+from deltalm_ds.model.new_weights import NewWeights
 from deltalm_ds.planning.activations import MicroBatch
 from deltalm_ds.training.deepspeed_batch import RequestedBatch
 from deltalm_ds.training.deepspeed_config import DeepSpeedConfig, read_deepspeed_config
@@ -52,11 +54,11 @@ class MadeUpRun:
     """An engine on this rank, and steps for it."""
 
     def __init__(self, model: DeltaLMConfig, config: DeepSpeedConfig, batch: MicroBatch, every: int) -> None:
-        torch.manual_seed(0)
-        built = DeltaLM(model)
+        with torch.device("meta"):
+            built = DeltaLM(model)
         built.recomputation = Recomputation(every)
         optimizer = build_optimizer(built, OptimizerSettings(), torch.device("cpu"))
-        self.engine = Engine(built, optimizer, config)
+        self.engine = Engine(built, optimizer, config, NewWeights(built, seed=0), Path(tempfile.gettempdir()))
         self.engine.set_learning_rate(1e-4)
         self.model, self.config, self.batch = model, config, batch
 

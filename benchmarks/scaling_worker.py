@@ -66,9 +66,9 @@ class _Times:
         self.updates: list[list[float]] = []
         update = run.engine._update
 
-        def timed() -> Any:
+        def timed(*arguments: Any) -> Any:
             start = _now()
-            outcome = update()
+            outcome = update(*arguments)
             self.updates.append(_since(start))
             return outcome
 

@@ -12,7 +12,7 @@ SCRIPTS=$(cd "$(dirname "$script")" && pwd)
 REPOSITORY=$(dirname "$SCRIPTS")
 EXIT_USER_ERROR=2
 
-note() { printf '%s  %s\n' "$(date '+%F %T')" "$*"; }
+note() { printf '%s  %s\n' "$(date '+%F %T')" "$*" || true; } # a full disk is no reason to end
 
 refuse() { # what is wrong and what to do
     printf '%s: error: %s\n' "$(basename "$script")" "$1" >&2
@@ -125,11 +125,6 @@ set_environment() {
     if [ -n "${NETWORK_INTERFACE-}" ]; then
         export NCCL_SOCKET_IFNAME=$NETWORK_INTERFACE GLOO_SOCKET_IFNAME=${NETWORK_INTERFACE%%,*}
     fi
-    # Ranks find the place to meet themselves, by scontrol, which is in no container.
-    if [ "$MODE" = job ] && [ "${CONTAINER:-none}" != none ] && [ -z "${MASTER_ADDR-}" ]; then
-        MASTER_ADDR=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p)
-        export MASTER_ADDR
-    fi
 }
 
 # --- What runs: BEFORE (the doctor), COMMAND and AFTER, each a line of words, perhaps empty. OUTPUT is what the
@@ -227,6 +222,8 @@ run_job() {
         print) print_job && exit ;;
         job)
             load_modules
+            # shellcheck source=slurm/job_field.sh
+            . "$SCRIPTS/job_field.sh"
             # shellcheck source=slurm/supervise.sh
             . "$SCRIPTS/supervise.sh"
             supervise

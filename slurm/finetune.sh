@@ -18,7 +18,7 @@
 
 script=${BASH_SOURCE[0]}
 if [ "${script##*/}" = slurm_script ]; then # SLURM runs a copy, and knows where the original lies
-    script=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *Command=//p')
+    until script=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *Command=//p') && [ -n "$script" ]; do sleep 15; done
     script=${script%" $*"}
 fi
 # shellcheck source=slurm/common.sh

@@ -8,14 +8,13 @@ batch=$1 log=$2 history=$3
 trap '' USR1 # asks the ranks to save
 trap 'if kill -0 "$batch" 2>/dev/null; then exit; fi' TERM
 
-job_field() { # NAME
-    scontrol --oneliner show job "$SLURM_JOB_ID" |
-        awk -v RS='[ \n]' -v name="$1=" 'index($0, name) == 1 && !seen++ { print substr($0, length(name) + 1) }'
-}
+# shellcheck source=slurm/job_field.sh
+. "$(dirname "$0")/job_field.sh"
 
 while kill -0 "$batch" 2>/dev/null; do sleep 0.5; done
 while [ "$(job_field JobState)" = RUNNING ]; do sleep 0.2; done
-if [ "$(job_field ExitCode)" = 0:9 ]; then
+# Unless the job has started again meanwhile.
+if [ "$(job_field ExitCode)" = 0:9 ] && [ "$(job_field Restarts)" = "${SLURM_RESTART_COUNT:-0}" ]; then
     reason="the batch script was killed"
     printf '%s  requeued: %s\n' "$(date '+%F %T')" "$reason" >>"$log"
     printf '%s\t%s\t%s\tend\t-\t-\t137\t%s\n' "$(date '+%F %T')" "$SLURM_JOB_ID" "${SLURM_RESTART_COUNT:-0}" \

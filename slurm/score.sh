@@ -14,11 +14,11 @@
 #     sbatch slurm/score.sh MODEL SOURCES REFERENCES LANGUAGE [OPTIONS OF generate]
 #     sbatch slurm/score.sh runs/tuned/model test.en test.fr fr --beam 5
 #
-# The outputs are in RUNS/score-MODEL-SOURCES/, the scores beside them and at the end of the job's log.
+# The outputs are in RUNS/score-PARENT_OF_MODEL-SOURCES-JOB/, the scores beside them and at the end of the job's log.
 
 script=${BASH_SOURCE[0]}
 if [ "${script##*/}" = slurm_script ]; then # SLURM runs a copy, and knows where the original lies
-    script=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *Command=//p')
+    until script=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/^ *Command=//p') && [ -n "$script" ]; do sleep 15; done
     script=${script%" $*"}
 fi
 # shellcheck source=slurm/common.sh

@@ -11,8 +11,6 @@
 #export SBATCH_CONSTRAINT=h200
 #export SBATCH_RESERVATION=my-reservation
 #export SBATCH_TIMELIMIT=24:00:00         # where the queue ends jobs earlier than the scripts ask for
-#export SBATCH_CPUS_PER_GPU=12            # for the scripts that do not take whole nodes
-#export SBATCH_MEM_PER_GPU=100G
 
 # --- The programs. Either a Python with deltalm-ds (`make pretrain` makes this one) …
 PYTHON=$REPOSITORY/.venv/bin/python

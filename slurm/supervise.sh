@@ -24,6 +24,7 @@ supervise() {
         run_step rank "${COMMAND[@]}"
         [ "$CODE" = 0 ] || follow_up
     fi
+    leave_to_successor
     CODE=0
     "${AFTER[@]}" || CODE=$?
     [ "$CODE" = 0 ] || give_up "$CODE" "$(quoted "${AFTER[@]}" | head -n 1) ended with exit code $CODE"
@@ -32,7 +33,14 @@ supervise() {
     exit 0
 }
 
-forward() { [ -z "$STEP" ] || kill "-$1" "$STEP"; }
+forward() { [ -z "$STEP" ] || kill "-$1" "$STEP" || true; }
+
+# A node that SLURM has lost, and whose job it has started anew, may come back with this script still alive on it.
+leave_to_successor() {
+    local restarts
+    restarts=$(job_field Restarts)
+    [ -z "$restarts" ] || [ "$restarts" = "${SLURM_RESTART_COUNT:-0}" ] || exit "$CODE"
+}
 
 # --- Where the run stands.
 
@@ -54,18 +62,11 @@ last_step() { # that was recorded; 0 for none
     tail -n 1 "$OUTPUT/metrics.jsonl" | sed -nE 's/.*"step": ([0-9]+).*/\1/p;' | grep . || echo 0
 }
 
-job_field() { # NAME, of what SLURM says of the job
-    local said=''
-    for _ in {1..20}; do # while its controller is away
-        said=$(scontrol --oneliner show job "$SLURM_JOB_ID" 2>/dev/null) && break
-        sleep 15
-    done
-    awk -v RS='[ \n]' -v name="$1=" 'index($0, name) == 1 && !n++ { print substr($0, length(name) + 1) }' <<<"$said"
-}
+place() { if [ -n "$PROGRESS" ]; then progress; else last_step; fi; }
 
 record() { # start|end CODE WORDS
     printf '%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n' "$(date '+%F %T')" "$SLURM_JOB_ID" "${SLURM_RESTART_COUNT:-0}" \
-        "$1" "$(progress)" "$(last_step)" "$2" "$3" >>"$HISTORY"
+        "$1" "$(progress)" "$(last_step)" "$2" "$3" >>"$HISTORY" || true # a full disk is told, not died of
 }
 
 starts_without_progress() { # of this job, this one included, since its newest checkpoint
@@ -141,9 +142,12 @@ put_on_top() { # NAME OF THE STEP
         echo "===="
     )
     [ -f "$log" ] || { echo "$top" && return; }
-    { echo "$top" && echo && cat "$log"; } >"$log.new"
-    cat "$log.new" >"$log"
-    rm "$log.new"
+    if { echo "$top" && echo && cat "$log"; } >"$log.new"; then
+        cat "$log.new" >"$log" || true
+    else # no space
+        echo "$top" || true
+    fi
+    rm -f "$log.new"
     [ "$(readlink "/proc/$$/fd/2")" != "$log" ] || exec 2>>"$log"
     exec >>"$log"
 }
@@ -154,6 +158,7 @@ first_failure() { [ -n "$RANK" ] && echo "rank $RANK on $NODE failed first: $END
 
 follow_up() {
     local reason previous
+    leave_to_successor
     case $CODE in
         2) give_up 2 "$(first_failure); a mistake in options or data, told at the top of this log" ;;
         85)
@@ -162,10 +167,11 @@ follow_up() {
             ;;
     esac
     reason="$(first_failure), after step $(last_step)"
+    [ -z "$PROGRESS" ] || reason="$(first_failure), with $(progress) files finished"
     if [ "$CODE" -lt 128 ]; then # an exception: bad luck once, a fault of the program or the data twice
-        previous=$(awk -F '\t' -v job="$SLURM_JOB_ID" \
-            '$2 == job && $4 == "end" { last = $6 " " $7 } END { print last }' "$HISTORY")
-        [ "$previous" != "$(last_step) $CODE" ] || give_up "$CODE" "$reason, for the second time"
+        previous=$(awk -F '\t' -v job="$SLURM_JOB_ID" -v place="${PROGRESS:+5}" \
+            '$2 == job && $4 == "end" { last = $(place ? place : 6) " " $7 } END { print last }' "$HISTORY")
+        [ "$previous" != "$(place) $CODE" ] || give_up "$CODE" "$reason, for the second time"
     fi
     requeue "$reason"
 }

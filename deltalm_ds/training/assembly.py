@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from deltalm_ds.training.deepspeed_config import DeepSpeedConfig
 from deltalm_ds.training.distributed import Process, from_first, join_processes, on_first, process_store
 from deltalm_ds.training.engine import Engine
 from deltalm_ds.training.flops import Peak, peak_of
+from deltalm_ds.training.lease import Lease
 from deltalm_ds.training.monitor import METRICS, Monitor, say
 from deltalm_ds.training.optimizer import build_optimizer, check_optimizer
 from deltalm_ds.training.precision import TORCH_DTYPES
@@ -37,6 +39,7 @@ from deltalm_ds.training.requests import Requests, refuse_stop_file
 from deltalm_ds.training.resuming import claim, find_resumable
 from deltalm_ds.training.run_settings import RunSettings
 from deltalm_ds.training.selection import BestModels
+from deltalm_ds.training.stop_signals import EXIT_STOPPED
 from deltalm_ds.training.trainer import Trainer, Validates, all_skipped
 from deltalm_ds.training.watchdog import Watchdog
 
@@ -145,7 +148,7 @@ def _watched(parts: Parts, watchdog: Watchdog) -> Iterator[Trainer]:
         )
         if resumable.needs_universal:
             config.resolved["checkpoint"]["load_universal"] = True
-    lease = resumable.lease if resumable else on_first(lambda: claim(output / CHECKPOINTS, say))
+    lease = resumable.lease if resumable else claim_for_new(output / CHECKPOINTS, settings)
     if process.is_first:
         _describe(parts, peak)
         if process.device.type == "cuda":
@@ -210,6 +213,21 @@ def _watched(parts: Parts, watchdog: Watchdog) -> Iterator[Trainer]:
         yield trainer
 
 
+def claim_for_new(checkpoints: Path, settings: RunSettings) -> Lease:
+    """The lease of a run that begins. SystemExit (85) where it should resume what has come meanwhile."""
+
+    def claim_and_look() -> tuple[Lease, bool]:
+        lease = claim(checkpoints, say)
+        return lease, settings.resume_if_begun and bool(step_folders(checkpoints))
+
+    lease, has_begun = on_first(claim_and_look)
+    if has_begun:
+        if dist.get_rank() == 0:
+            say("the run before this one, still alive, has just saved for the first time: start again")
+        sys.exit(EXIT_STOPPED)
+    return lease
+
+
 def begun_or_new(settings: SettingsT) -> SettingsT:
     """The settings with --resume-if-begun decided by rank 0: --resume where there is a checkpoint.
 
@@ -227,7 +245,7 @@ def new_output_folder(settings: RunSettings, name: str) -> Path:
     """Where the run goes; UserError where another one is already, or a file asks runs to stop."""
     output = settings.output or Path("runs") / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     refuse_stop_file(output)
-    if not settings.resume and step_folders(output / CHECKPOINTS):
+    if not settings.resume and not settings.resume_if_begun and step_folders(output / CHECKPOINTS):
         raise UserError(f"--output {output} holds a run: go on with it by --resume, or name another folder")
     if not settings.resume and not settings.resume_if_begun and (output / METRICS).exists():
         raise UserError(

@@ -229,6 +229,7 @@ class CheckpointStore:
             write_text_atomically(self.directory / LATEST, state.name + "\n")
         except OSError as error:
             shutil.rmtree(aside, ignore_errors=True)
+            self._lease.check()  # who has taken it has renamed what was here
             if is_no_space(error):
                 raise UserError(f"no space for {final}; free space or set --output elsewhere") from error
             raise

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import subprocess
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,8 +24,6 @@ T = TypeVar("T")
 _TIMEOUT = timedelta(hours=1)
 # How many processes this host has, as torchrun, deepspeed and mpirun say it.
 _LOCAL_SIZES = ("LOCAL_WORLD_SIZE", "LOCAL_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE")
-# Below those that systems lend to outgoing connections.
-_SRUN_PORTS = range(10_000, 30_000)
 
 
 @dataclass(frozen=True)
@@ -93,27 +90,14 @@ def join_processes() -> Process:
 
 def _variables_of(task: SrunTask, environment: Mapping[str, str]) -> dict[str, str]:
     """What torch and DeepSpeed read, for a task of srun."""
-    port = _SRUN_PORTS[(101 * task.job + 11 * task.restarts + task.step) % len(_SRUN_PORTS)]
     return {
         "RANK": str(task.rank),
         "LOCAL_RANK": str(task.rank_on_node),
         "WORLD_SIZE": str(task.count),
-        "LOCAL_WORLD_SIZE": str(task.count_on_node),
-        "MASTER_ADDR": environment.get("MASTER_ADDR") or _first_host(task.nodes),
-        "MASTER_PORT": environment.get("MASTER_PORT") or str(port),
+        "LOCAL_WORLD_SIZE": str(task.tasks_by_node[task.node]),
+        "MASTER_ADDR": environment.get("MASTER_ADDR") or next(iter(task.tasks_by_node)),
+        "MASTER_PORT": environment.get("MASTER_PORT") or str(task.port),
     }
-
-
-def _first_host(nodes: str) -> str:
-    """The first of nodes in SLURM's form, which SLURM alone can read in full."""
-    command = ["scontrol", "show", "hostnames", nodes]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0]
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise UserError(
-            f"{' '.join(command)} does not run here, perhaps in a container: "
-            "set MASTER_ADDR to the name of the job's first node"
-        ) from error
 
 
 def _port_of_mpi() -> int:

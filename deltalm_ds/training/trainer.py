@@ -195,6 +195,7 @@ class Trainer:
         is_save_wanted, is_any_writing = self.requests.agree(is_writing=self.saver.is_writing)
         if not is_any_writing:
             self._finish_saving()
+            self.watchdog.progress("step")
         waited, self._waited_seconds = self._waited_seconds, self.loader.waited_seconds
         self.recorder.totals.add_counts(waited_seconds=self._waited_seconds - waited)
         return is_save_wanted
@@ -258,6 +259,8 @@ class Trainer:
             self.recorder.say("no validation: the data have no validation samples")
         else:
             report = self.validator.run(self.engine, _ValidationPause(self.requests, self.watchdog))
+            if self.process.is_first:
+                self.store.check_lease()
             if self.selection is not None:
                 self._select(self.selection, report.values)
             self.recorder.record(self.progress.step, "validation", report.values)

@@ -2,8 +2,8 @@
 
     python tests/cluster/campaign.py --kills 30 --work FOLDER
 
-Every run has 200 steps and five checkpoints. Kills come at random moments, of a kind each in turn; a third of
-them wait for a checkpoint to be written. The run must reach its last step with the losses of an undisturbed
+Every run has 200 steps and five checkpoints. Kills come at random moments, of a kind each in turn; every
+sixth waits for a checkpoint to be written. The run must reach its last step with the losses of an undisturbed
 one, bit for bit. What is done is in FOLDER/kills.jsonl and not done again.
 """
 
@@ -79,14 +79,15 @@ def _killed_run(
 ) -> list[Kill]:
     draw = random.Random(f"{settings.seed} {number}")
     folder = settings.work / f"run-{number}-{time.time_ns()}"
-    harm = "save" if number % 2 else ""
+    harm = "witness save" if number % 2 else "witness"
     run = TrainingJob(cluster, folder, data, harm=harm)
     kinds = list(KINDS)
-    steps = sorted(draw.sample(range(41, STEPS - 10), KILLS_OF_A_RUN))
+    # The first comes before the save that is made long.
+    steps = [draw.randrange(41, 75), *sorted(draw.sample(range(80, STEPS - 10), KILLS_OF_A_RUN - 1))]
     kills = []
     for place, step in enumerate(steps):
         kind = kinds[(number * KILLS_OF_A_RUN + place) % len(kinds)]
-        if harm and place == 1:  # within the save that slowed.py makes long
+        if "save" in harm and place == 1:  # within the save that slowed.py makes long
             run.job.wait_until(lambda: run.did("save") and is_saving(run), 300)
             time.sleep(draw.random() * 3)
         else:
@@ -112,8 +113,9 @@ _INTRODUCTION = """# Killed on purpose
 `make cluster-campaign`: {num_kills} kills -9 over {num_runs} whole runs of `slurm/pretrain_64gpu.sh`, made
 small ({steps} steps, a checkpoint every 40, dropout 0.1), on a real SLURM of two nodes with two tasks each,
 at random moments. Every run reached its last step with the losses of an undisturbed run, bit for bit; no
-start passed over or loaded a checkpoint that was not whole, nothing was lost beyond the newest checkpoint, no
-process outlived its job, and every step was recorded once.
+start passed over or loaded a checkpoint that was not whole, nothing was lost beyond the newest checkpoint,
+no start wrote a record or a checkpoint after a later one had taken the folder over, no process outlived its
+job, and every step was recorded once.
 
 | killed | kills | while saving | steps done again, mean (most) | s to the next step, median (most) |
 |---|---|---|---|---|

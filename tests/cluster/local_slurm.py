@@ -2,7 +2,7 @@
 
     with LocalSlurm() as cluster:
         job = cluster.sbatch("slurm/pretrain_64gpu.sh", "--nodes", 2, "--ntasks-per-node", 2, site=site)
-        job.wait_until(lambda: job.step_reached(20))
+        job.wait_until(lambda: "step 20" in job.log())
         job.signal("USR1")
         job.wait_for("COMPLETED")
 

@@ -1,14 +1,16 @@
 """In the place of Python, for tests: runs a script of the package, slowing or harming one phase of it once.
 
     PYTHON=tests/cluster/slowed.sh      in the site file, with
-    HARM="validation data save hang raise"    phases to slow down, or what goes wrong
+    HARM="validation data save hang raise nan witness"    phases to slow down, or what goes wrong
 
 Each happens once in the life of the run, at its step, and leaves a file OUTPUT/did-NAME-RANK, which is
-there from the moment in which it begins.
+there from the moment in which it begins. But "witness" harms nothing: it notes in OUTPUT/writes.tsv when
+which start of the job has taken the folder over, and when it has written into it.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import runpy
 import sys
@@ -18,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 SECONDS = 6.0
-STEPS = {"data": 70, "save": 80, "validation": 100, "hang": 130, "raise": 150}
+STEPS = {"data": 70, "save": 80, "validation": 100, "hang": 130, "raise": 150, "nan": 170}
 """The step before which, or after which, each happens."""
 
 
@@ -119,6 +121,57 @@ def raise_error(output: Path, rank: int) -> None:
     _before_step(act)
 
 
+def spoil_a_loss(output: Path, rank: int) -> None:
+    from deltalm_ds.training.engine import Engine
+
+    forward = Engine.forward
+    is_time = False
+
+    def note(trainer: Any, batches: Any) -> None:
+        nonlocal is_time
+        is_time = batches.step == STEPS["nan"] and rank == 1 and _once(output, "nan", rank)
+
+    def spoiled(engine: Any, *arguments: Any, **named: Any) -> Any:
+        sums = forward(engine, *arguments, **named)
+        return sums._replace(loss=sums.loss * math.nan) if is_time else sums
+
+    _before_step(note)
+    Engine.forward = spoiled  # type: ignore[method-assign]
+
+
+def witness(output: Path, rank: int) -> None:
+    from deltalm_ds.training import assembly, resuming
+    from deltalm_ds.training.checkpoints import CheckpointStore
+    from deltalm_ds.training.monitor import Monitor
+
+    def note(what: str) -> None:
+        start = os.environ.get("SLURM_RESTART_COUNT", "0")
+        with (output / "writes.tsv").open("a") as file:
+            file.write(f"{start}\t{what}\t{time.time()}\n")
+
+    claim = resuming.claim
+
+    def noted_claim(*arguments: Any) -> Any:
+        lease = claim(*arguments)
+        note("took over")
+        return lease
+
+    resuming.claim = assembly.claim = noted_claim
+    _after(CheckpointStore, "_finish", lambda: note("committed"))
+    _after(Monitor, "record", lambda: note("recorded"))
+
+
+def _after(owner: Any, name: str, act: Callable[[], None]) -> None:
+    original = getattr(owner, name)
+
+    def replacement(*arguments: Any, **named: Any) -> Any:
+        result = original(*arguments, **named)
+        act()
+        return result
+
+    setattr(owner, name, replacement)
+
+
 def _before_step(act: Callable[[Any, Any], None]) -> None:
     from deltalm_ds.training.trainer import Trainer
 
@@ -131,6 +184,8 @@ HARMS = {
     "save": slow_save,
     "hang": hang,
     "raise": raise_error,
+    "nan": spoil_a_loss,
+    "witness": witness,
 }
 
 if __name__ == "__main__":

@@ -40,10 +40,14 @@ class Run:
             arguments=("--output", folder),
         )
 
+    def log_of(self, rank: int, start: int = 0) -> str:
+        """What a rank has said in a start."""
+        path = self.output / "logs" / f"{self.job.number}.{start}" / f"rank-{rank}.log"
+        return path.read_text() if path.exists() else ""
+
     def says(self, words: str, start: int = 0) -> bool:
         """Whether rank 3 has said so in this start."""
-        path = self.output / "logs" / f"{self.job.number}.{start}" / "rank-3.log"
-        return path.exists() and words in path.read_text()
+        return words in self.log_of(3, start)
 
     def end(self) -> str:
         """The job's last state, and its log."""
@@ -58,6 +62,7 @@ PLANS: dict[str, list[dict[str, object]]] = {
     "batch script": [{"wait": True}, {"step": 9}],
     "scontrol": [{"wait": True}, {"step": 9}],
     "time limit": [{"wait": True}, {"step": 9}],
+    "time limit reached": [{"wait": True}, {"step": 9}],
     "cancelled": [{"wait": True}],
     "stopped": [{"wait": True}],
     "mistake": [{"exits": {"3": 2}}],
@@ -67,7 +72,10 @@ PLANS: dict[str, list[dict[str, object]]] = {
     "progress": [{"step": step, "exit": 85} for step in (1, 2, 3, 4, 5)] + [{"step": 9}],
 }
 # SLURM counts in minutes, and signals up to one before the time that it was told.
-OPTIONS = {"time limit": (*TWO_BY_TWO, "--time", 1, "--signal", "USR1@50")}
+OPTIONS = {
+    "time limit": (*TWO_BY_TWO, "--time", 1, "--signal", "USR1@50"),
+    "time limit reached": (*TWO_BY_TWO, "--time", 1, "--signal", "CONT@1"),  # which says nothing
+}
 ACTIONS: dict[str, Callable[[Run], None]] = {
     "asked": lambda run: run.job.signal("USR1"),
     "terminated": lambda run: run.job.signal("TERM"),
@@ -97,7 +105,10 @@ def runs(cluster: LocalSlurm, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return runs
 
 
-@pytest.mark.parametrize("name", ["asked", "terminated", "killed", "batch script", "scontrol", "time limit"])
+@pytest.mark.parametrize(
+    "name",
+    ["asked", "terminated", "killed", "batch script", "scontrol", "time limit", "time limit reached"],
+)
 def test_goes_on_by_itself(runs: dict[str, Run], name: str) -> None:
     said = runs[name].end()
     assert said.startswith("COMPLETED after 1"), said
@@ -153,6 +164,20 @@ def test_a_node_that_the_doctor_finds_unfit_is_excluded(cluster: LocalSlurm, tmp
     assert {first, second} == set(cluster.nodes)
     assert run.job.shown()["ExcNodeList"] == first
     assert f"requeued: the doctor excludes {first}" in said
+
+
+def test_a_job_that_is_preempted_goes_on_when_there_is_room(cluster: LocalSlurm, tmp_path: Path) -> None:
+    run = Run(cluster, write_scripted_site(tmp_path), tmp_path / "run", [{"wait": True}, {"step": 9}])
+    run.job.wait_until(lambda: run.says("start 0"))
+    script = tmp_path / "urgent.sh"
+    script.write_text("#!/bin/sh\nsleep 3\n")
+    options = ("--partition", "urgent", "--nodes", 2, "--exclusive", "--output", tmp_path / "log")
+    urgent = cluster.sbatch(script, *options)
+    said = run.end()
+    assert urgent.state() == "COMPLETED"
+    assert said.startswith("COMPLETED after 1"), said
+    assert "requeued: saved, and asked to stop or hung (exit code 85)" in said
+    assert "was sent signal 15" in run.log_of(3)
 
 
 def test_nothing_is_left(runs: dict[str, Run], cluster: LocalSlurm) -> None:

@@ -52,8 +52,14 @@ class TrainingJob:
         folder.mkdir(parents=True, exist_ok=True)
         self.output = folder / "runs" / "pretrain-64gpu"
         site = training_site(folder, data, harm=harm, **changes)
-        given = (*OPTIONS, f"--output={folder}/job.log", *options)
-        self.job: Job = cluster.sbatch("slurm/pretrain_64gpu.sh", *given, site=site)
+        self._folder, self._site = folder, site
+        self.job: Job = self.submit(*OPTIONS, *options)
+
+    def submit(self, *options: object) -> Job:
+        """The same `sbatch` again, which goes on where the run was."""
+        log = f"--output={self._folder}/job.log"
+        self.job = self.cluster.sbatch("slurm/pretrain_64gpu.sh", log, *options, site=self._site)
+        return self.job
 
     def last_step(self) -> int:
         """Of the training records; 0 before the first."""
@@ -116,4 +122,18 @@ class TrainingJob:
             found.append("latest is not the last step")
         for start in range(self.job.restarts() + 1):
             found += [line for line in self.said(start).splitlines() if "passed over" in line]
-        return found + self.cluster.orphans()
+        return found + self._late_writes() + self.cluster.orphans()
+
+    def _late_writes(self) -> list[str]:
+        """What a start wrote after a later one had taken the folder over, where slowed.py noted it."""
+        noted = self.output / "writes.tsv"
+        if not noted.exists():
+            return []
+        writes = [line.split("\t") for line in noted.read_text().splitlines()]
+        taken = {int(start): float(when) for start, what, when in writes if what == "took over"}
+        return [
+            f"start {start} {what} after start {later} had taken over"
+            for start, what, when in writes
+            for later, since in taken.items()
+            if later > int(start) and float(when) > since
+        ]

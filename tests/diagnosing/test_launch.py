@@ -4,35 +4,14 @@ import socket
 
 import pytest
 
-from deltalm_ds.diagnosing.launch import expand_hosts, expand_tasks, find_launch, nodes_lacking_ranks
+from deltalm_ds.diagnosing.launch import find_launch, nodes_lacking_ranks
 from deltalm_ds.errors import UserError
 
 SRUN = {
     **{"SLURM_PROCID": "3", "SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "4", "SLURM_LOCALID": "1"},
     **{"SLURM_STEP_NODELIST": "n[1-2]", "SLURM_STEP_TASKS_PER_NODE": "2(x2)", "SLURMD_NODENAME": "n2"},
-    "SLURM_JOB_NODELIST": "n[1-2]",
+    **{"SLURM_JOB_NODELIST": "n[1-2]", "SLURM_JOB_ID": "6", "SLURM_STEP_ID": "0", "SLURM_NODEID": "1"},
 }
-
-
-@pytest.mark.parametrize(
-    ("text", "hosts"),
-    [
-        ("", []),
-        ("n1", ["n1"]),
-        ("n1,m7", ["n1", "m7"]),
-        ("n[1-3]", ["n1", "n2", "n3"]),
-        ("n[08-10,12],gpu-a", ["n08", "n09", "n10", "n12", "gpu-a"]),
-        ("r[1-2]n[3-4]", ["r1n3", "r1n4", "r2n3", "r2n4"]),
-        ("a[1,3]-ib,b", ["a1-ib", "a3-ib", "b"]),
-    ],
-)
-def test_slurms_short_form_of_hosts(text: str, hosts: list[str]) -> None:
-    assert expand_hosts(text) == hosts
-
-
-def test_slurms_short_form_of_tasks() -> None:
-    assert expand_tasks("8(x2),4") == [8, 8, 4]
-    assert expand_tasks("2") == [2]
 
 
 def test_srun_says_all() -> None:

@@ -218,8 +218,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(results, name):
     assert said.splitlines()[-1] == errors[0]
     assert EXPECTED[name] in errors[0]
     on_the_good_run = ("again", "another model", "other data settings", "another mixture")
-    began = ["lease.json"] if name == "full disk" else []
-    assert left == (["latest", "lease.json", "step_1"] if name in on_the_good_run else began)
+    began = ["lease"] if name == "full disk" else []
+    assert left == (["latest", "lease", "step_1"] if name in on_the_good_run else began)
 
 
 def test_the_run_that_mistakes_were_made_on_is_whole(results):
@@ -239,7 +239,7 @@ def test_a_run_starts_from_weights_and_says_so_and_goes_on(results):
     code, said, left, _ = results["resumed from starting weights"]
     assert code == 0, said
     assert "settings changed since step_1: steps is 1 there, 2 here" in said
-    assert left == ["latest", "lease.json", "step_1", "step_2"]
+    assert left == ["latest", "lease", "step_1", "step_2"]
     config = json.loads((output / "config.json").read_text())
     assert (config["width"], config["num_encoder_layers"]) == (32, 3)
 

@@ -5,31 +5,16 @@ from __future__ import annotations
 import os
 from unittest import mock
 
-import pytest
 from distributed import run_distributed
 
-from deltalm_ds.errors import UserError
-from deltalm_ds.launching import SrunTask
+from deltalm_ds.launching import SrunTask, port_in_job
 
 
-def task(**changes: int) -> SrunTask:
-    numbers = {
-        "rank": 3,
-        "count": 4,
-        "rank_on_node": 1,
-        "count_on_node": 2,
-        "job": 7,
-        "restarts": 0,
-        "step": 0,
-    }
-    return SrunTask(nodes="n[1-2]", **{**numbers, **changes})
-
-
-def variables(environment: dict[str, str], **changes: int) -> dict[str, str]:
+def variables(environment: dict[str, str]) -> dict[str, str]:
     from deltalm_ds.training import distributed
 
-    with mock.patch.object(distributed, "_first_host", lambda nodes: f"first of {nodes}"):
-        return distributed._variables_of(task(**changes), environment)
+    task = SrunTask(3, 4, 1, tasks_by_node={"n1": 1, "n2": 3}, node="n2", job=7, restarts=0, step=0)
+    return distributed._variables_of(task, environment)
 
 
 def test_what_torch_is_told() -> None:
@@ -37,31 +22,12 @@ def test_what_torch_is_told() -> None:
         "RANK": "3",
         "LOCAL_RANK": "1",
         "WORLD_SIZE": "4",
-        "LOCAL_WORLD_SIZE": "2",
-        "MASTER_ADDR": "first of n[1-2]",
+        "LOCAL_WORLD_SIZE": "3",
+        "MASTER_ADDR": "n1",
         "MASTER_PORT": "1234",
     }
     assert variables({"MASTER_ADDR": "10.0.0.1"})["MASTER_ADDR"] == "10.0.0.1"
-
-
-def test_jobs_restarts_and_steps_meet_at_other_ports() -> None:
-    cases = [
-        {"job": job, "restarts": restarts, "step": step}
-        for job in (7, 8)
-        for restarts in (0, 1)
-        for step in (0, 1)
-    ]
-    ports = [int(variables({}, **case)["MASTER_PORT"]) for case in cases]
-    assert len(set(ports)) == len(cases)
-    assert all(10_000 <= int(variables({}, job=job)["MASTER_PORT"]) < 30_000 for job in (1, 12_345_678))
-
-
-def test_without_scontrol_the_address_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    from deltalm_ds.training import distributed
-
-    monkeypatch.setenv("PATH", "")
-    with pytest.raises(UserError, match=r"scontrol show hostnames .* set MASTER_ADDR"):
-        distributed._variables_of(task(), {})
+    assert variables({})["MASTER_PORT"] == str(port_in_job(7, 0, 0))
 
 
 def devices_and_threads() -> list[object]:

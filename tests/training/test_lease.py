@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch.distributed as dist
@@ -13,6 +17,8 @@ from training.tiny_run import find, run_state
 
 from deltalm_ds.errors import UserError
 from deltalm_ds.training import checkpoints, resuming
+from deltalm_ds.training import lease as lease_module
+from deltalm_ds.training.assembly import claim_for_new
 from deltalm_ds.training.checkpoint_folder import fault_of
 from deltalm_ds.training.checkpoints import CheckpointStore
 from deltalm_ds.training.lease import LEASE, Holder, Lease, remove_folder, take_lease, this_process
@@ -72,10 +78,14 @@ def test_the_later_restart_takes_it_and_the_earlier_one_cannot(tmp_path: Path) -
 @pytest.mark.parametrize("content", ["", "[]", '{"job": 1}', "\udcff"])
 def test_a_broken_lease_is_one_clear_line(tmp_path: Path, content: str) -> None:
     lease, _ = take_lease(tmp_path, holder(0))
-    (tmp_path / LEASE).write_text(content, errors="surrogateescape")
-    with pytest.raises(UserError, match=r"lease.json cannot be read .*: remove it if no run is alive"):
+    path = tmp_path / LEASE / "1" / "holder.json"
+    path.write_text(content, errors="surrogateescape")
+    with pytest.raises(UserError, match=r"holder.json cannot be read .*: remove .* if no run is alive"):
         lease.check()
-    (tmp_path / LEASE).unlink()
+    path.unlink()
+    with pytest.raises(UserError, match="cannot be read"):
+        lease.check()
+    path.parent.rmdir()
     with pytest.raises(UserError, match="belongs to nobody now"):
         lease.check()
 
@@ -121,7 +131,7 @@ def test_a_lease_that_is_lost_within_the_commit(tmp_path: Path, monkeypatch, mom
         original(*arguments)
 
     monkeypatch.setattr(checkpoints, moment, replacement)
-    with pytest.raises(OSError, match="No such file"):
+    with pytest.raises(UserError, match="writes no more"):
         earlier.commit(written)
     assert names(tmp_path) == []
 
@@ -137,6 +147,43 @@ def test_a_checkpoint_that_comes_while_the_next_run_looks_is_found(tmp_path: Pat
 
     monkeypatch.setattr(resuming, "take_lease", replacement)
     assert find(tmp_path).state.step == 2
+
+
+def test_an_earlier_run_that_takes_the_lease_too_late(tmp_path: Path, monkeypatch) -> None:
+    """It has looked who had the lease, and the later one comes before it writes its own."""
+    take_lease(tmp_path, holder(0))
+    original, late = lease_module.write_text_atomically, holder(1)
+
+    def replacement(*arguments: object) -> None:
+        monkeypatch.setattr(lease_module, "write_text_atomically", original)
+        original(*arguments)
+        take_lease(tmp_path, holder(2))
+
+    monkeypatch.setattr(lease_module, "write_text_atomically", replacement)
+    with pytest.raises(UserError, match="restart 2 of job 7 on n1: this is restart 1, which must not"):
+        take_lease(tmp_path, late)
+    assert [path.name for path in (tmp_path / LEASE).iterdir()] == ["2"]
+
+
+def test_of_runs_that_come_at_once_one_may_write(tmp_path: Path) -> None:
+    holders = [Holder(str(job), 0, 0, "n1", "now") for job in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        taken = list(pool.map(lambda one: take_lease(tmp_path, one), holders))
+    in_force = 0
+    for lease, _ in taken:
+        with contextlib.suppress(UserError):
+            lease.check()
+            in_force += 1
+    assert in_force == 1
+
+
+def test_a_new_run_does_not_begin_over_a_checkpoint_that_came_meanwhile(tmp_path: Path) -> None:
+    settings: Any = SimpleNamespace(resume_if_begun=True)
+    claim_for_new(tmp_path, settings)
+    make_store(tmp_path).save(run_state(1))
+    with pytest.raises(SystemExit) as ended:
+        claim_for_new(tmp_path, settings)
+    assert ended.value.code == 85
 
 
 def test_a_mistaken_resume_leaves_the_run_its_lease(tmp_path: Path) -> None:
@@ -183,7 +230,7 @@ def test_folders_go_at_once(tmp_path: Path) -> None:
 
 def test_the_file_says_who(tmp_path: Path) -> None:
     take_lease(tmp_path, holder(2))
-    assert json.loads((tmp_path / LEASE).read_text()) == {
+    assert json.loads((tmp_path / LEASE / "1" / "holder.json").read_text()) == {
         "job": "7",
         "restart": 2,
         "step": 0,

@@ -13,7 +13,7 @@ from training_job import STEPS, TrainingJob
 def test_three_kills(
     cluster: LocalSlurm, tmp_path: Path, small_corpus: Path, undisturbed: TrainingJob
 ) -> None:
-    run = TrainingJob(cluster, tmp_path, small_corpus)
+    run = TrainingJob(cluster, tmp_path, small_corpus, harm="witness")
     draw = random.Random(1)
     for kind, step in (("a rank", 45), ("a node", 95), ("the batch script", 140)):
         run.job.wait_until(lambda step=step: run.last_step() >= step and run.newest_checkpoint(), 240)
