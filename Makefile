@@ -40,7 +40,7 @@ test: export OMP_NUM_THREADS ?= 1
 test: $(VENV)/.installed-test
 	python -m pytest $(PYTEST_OPTIONS)
 
-# In one process: the tests share one SLURM. They wait for it and for each other more than they compute.
+# Two processes with a SLURM each: the tests wait more than they compute.
 cluster-test: export OMP_NUM_THREADS ?= 1
 cluster-test: $(VENV)/.installed-test
 	slurm=$$(command -v slurmctld slurmd munged srun setpriv | wc -l); \
@@ -50,12 +50,12 @@ cluster-test: $(VENV)/.installed-test
 	    apt-get update -qq; \
 	    DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends slurm-wlm munge util-linux; \
 	fi
-	python -m pytest tests/cluster $(CLUSTER_TEST_OPTIONS)
+	python -m pytest tests/cluster -n 2 --dist loadgroup $(CLUSTER_TEST_OPTIONS)
 
 # Whole runs, interrupted in every phase and killed: longer than the checks of a change may take.
 cluster-campaign: export OMP_NUM_THREADS ?= 1
 cluster-campaign: $(VENV)/.installed-test
-	python -m pytest tests/cluster/whole_runs
+	python -m pytest tests/cluster/whole_runs $(CLUSTER_TEST_OPTIONS)
 	PYTHONPATH=tests/cluster python tests/cluster/campaign.py --work build/campaign
 
 lint: $(VENV)/.installed-dev

@@ -166,9 +166,13 @@ def _markdown(results: dict[str, Any]) -> str:
     rows = "\n".join(_row(cell.name, results[cell.name]) for cell in CELLS)
     measured = [result for result in results.values() if "measured" in result]
     met = sum(abs(_miss(result)) <= GOAL for result in measured)
-    verdict = f"{met} of {len(measured)} measured cells are within {GOAL:.0%}."
+    setting = ", ".join(map("=".join, MAPPED.items()))
+    verdict = f"{met} of {len(measured)} measured cells are within {GOAL:.0%}, with {setting}."
     if measured:
         verdict += f" Largest miss: {max(map(_miss, measured), key=abs):+.1%}."
+    if in_heap := [result for result in results.values() if "in_heap" in result]:
+        most = max(result["in_heap"] / result["predicted"] for result in in_heap) - 1
+        verdict += f" With glibc's heap as it is, the cells tried take up to {most:.0%} more than predicted."
     batches = ", ".join(
         f"{name}: {batch.num_samples} samples of {batch.source_length} and {batch.target_length} tokens"
         for name, batch in BATCHES.items()

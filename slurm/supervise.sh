@@ -37,9 +37,14 @@ forward() { [ -z "$STEP" ] || kill "-$1" "$STEP" || true; }
 
 # A node that SLURM has lost, and whose job it has started anew, may come back with this script still alive on it.
 leave_to_successor() {
+    awk -F '\t' -v job="$SLURM_JOB_ID" -v own="${SLURM_RESTART_COUNT:-0}" \
+        '$2 == job && $4 == "start" && $3 > own { found = 1 } END { exit found }' "$HISTORY" || exit "$CODE"
+}
+
+is_requeued() { # by SLURM or by hand
     local restarts
     restarts=$(job_field Restarts)
-    [ -z "$restarts" ] || [ "$restarts" = "${SLURM_RESTART_COUNT:-0}" ] || exit "$CODE"
+    [ -n "$restarts" ] && [ "$restarts" != "${SLURM_RESTART_COUNT:-0}" ]
 }
 
 # --- Where the run stands.
@@ -184,9 +189,11 @@ give_up() { # EXIT CODE, REASON
 
 requeue() { # REASON [NODES TO EXCLUDE]
     local answer starts
-    if [ "$(job_field JobState)" != RUNNING ] && [ "$(job_field Reason)" != TimeLimit ] && ! is_preempted; then
+    if is_requeued ||
+        { [ "$(job_field JobState)" != RUNNING ] && [ "$(job_field Reason)" != TimeLimit ] && ! is_preempted; }; then
         answer=$(sed -n 's/^srun: error: \(Node failure.*\)/\1/p' "$LOGS"/srun-*.log | sort -u | paste -sd' ' -)
-        [ -n "$answer" ] || [ "$(job_field EndTime)" = Unknown ] || give_up "$CODE" "$1; the job is cancelled"
+        [ -n "$answer" ] || is_requeued || [ "$(job_field EndTime)" = Unknown ] ||
+            give_up "$CODE" "$1; the job is cancelled"
         answer="SLURM starts the job again itself: ${answer:-preempted, or requeued by hand}"
         record end "$CODE" "$answer"
         note "$answer"

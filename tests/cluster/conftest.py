@@ -1,4 +1,4 @@
-"""One SLURM for all tests here, and a run on it to compare others with."""
+"""A SLURM for the tests here, and a run on it to compare others with."""
 
 from __future__ import annotations
 
@@ -8,6 +8,13 @@ from pathlib import Path
 import pytest
 from local_slurm import LocalSlurm
 from training_job import TrainingJob
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of several processes, each has a SLURM of its own, and one the run that is not disturbed."""
+    for item in items:
+        needs_run = "undisturbed" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("undisturbed" if needs_run else item.path.name))
 
 
 @pytest.fixture(scope="session")

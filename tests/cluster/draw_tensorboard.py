@@ -20,14 +20,15 @@ SECONDS_TO_DRAW = 3.0  # after the words, which are there first
 
 def main(runs: Path, picture: Path) -> None:
     """Write the picture."""
-    with tempfile.TemporaryDirectory() as folder, LocalSlurm() as cluster:
-        job, port = served(cluster, Path(folder), runs.resolve())
-        with browser_on(f"http://127.0.0.1:{port}/") as page:
-            page.show(f"scalars&tagFilter={TAGS}&{LOOKS}", "train/loss")
-            time.sleep(SECONDS_TO_DRAW)
-            page.save_picture(picture)
-        job.cancel()
-        job.wait_for("CANCELLED")
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        LocalSlurm() as cluster,
+        served(cluster, Path(folder), runs.resolve()) as port,
+        browser_on(f"http://127.0.0.1:{port}/") as page,
+    ):
+        page.show(f"scalars&tagFilter={TAGS}&{LOOKS}", "train/loss")
+        time.sleep(SECONDS_TO_DRAW)
+        page.save_picture(picture)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from local_slurm import LocalSlurm
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from site_files import write_site
-from slurm_job import Job
 
 needs_browser = pytest.mark.skipif(
     shutil.which("chromium") is None or shutil.which("chromedriver") is None,
@@ -37,17 +36,22 @@ return parts.filter((part) => part).join('\\n');
 """
 
 
-def served(cluster: LocalSlurm, folder: Path, runs: Path) -> tuple[Job, int]:
-    """The job, and the port that its tunnel leads to."""
+@contextmanager
+def served(cluster: LocalSlurm, folder: Path, runs: Path) -> Iterator[int]:
+    """The port that the tunnel leads to, while slurm/tensorboard.sh serves `runs`."""
     site = write_site(folder, "LOGIN_NODE=login.example.org")
     job = cluster.sbatch("slurm/tensorboard.sh", "--output", folder / "log", site=site, arguments=(runs,))
-    job.wait_until(lambda: "ssh -N" in job.log(), 120)
-    tunnel = re.search(
-        r"ssh -N -J \S+@login\.example\.org -L 6006:127\.0\.0\.1:(\d+) \S+@(\S+)$", job.log(), re.M
-    )
-    assert tunnel is not None, job.log()
-    assert tunnel[2] == job.shown()["NodeList"]
-    return job, int(tunnel[1])
+    try:
+        job.wait_until(lambda: "ssh -N" in job.log(), 120)
+        tunnel = re.search(
+            r"ssh -N -J \S+@login\.example\.org -L 6006:127\.0\.0\.1:(\d+) \S+@(\S+)$", job.log(), re.M
+        )
+        assert tunnel is not None, job.log()
+        assert tunnel[2] == job.shown()["NodeList"]
+        yield int(tunnel[1])
+    finally:
+        job.cancel()
+        job.wait_for("CANCELLED")
 
 
 class TensorBoardPage:

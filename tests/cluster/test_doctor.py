@@ -39,7 +39,7 @@ def test_a_node_with_a_full_disk_is_excluded(cluster: LocalSlurm, tmp_path: Path
     )
     job.wait_until(lambda: job.restarts() == 1 and job.state() == "PENDING")
     assert f"requeued: the doctor excludes {node}" in job.log()
-    assert job.shown()["ExcNodeList"] == node
+    job.wait_until(lambda: job.shown()["ExcNodeList"] == node)
     said = (output / "logs" / f"{job.number}.0" / "doctor-0.log").read_text()
     assert "GB free for --output, below 0.05" in said
     job.cancel()

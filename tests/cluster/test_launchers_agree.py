@@ -17,7 +17,7 @@ def test_the_same_losses_under_every_launcher(
     hostfile = tmp_path / "hostfile"
     hostfile.write_text("localhost slots=2\n")
     found = {
-        launcher: losses(tmp_path / launcher, small_corpus, launcher, hostfile, cluster.environment)
+        launcher: losses(tmp_path / f"by-{launcher}", small_corpus, launcher, hostfile, cluster.environment)
         for launcher in ("deepspeed", "hostfile", "torchrun", "mpirun", "srun")
     }
     assert len(found["srun"]) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,7 +58,7 @@ def test_generated_and_scored_on_two_nodes(cluster: LocalSlurm, tmp_path: Path) 
 def test_srun_without_an_mpi_plugin_is_refused(cluster: LocalSlurm) -> None:
     """Each task would do all the work, and write the same files."""
     done = cluster.run(
-        *("srun", "--ntasks", 2, "--mpi=none", "python", "-m", "deltalm_ds.prepare", "/dev/null"),
+        *("srun", "--ntasks", 2, "--mpi=none", sys.executable, "-m", "deltalm_ds.prepare", "/dev/null"),
         *("--output", "/dev/null/no"),
         check=False,
         timeout=120,

@@ -1,9 +1,10 @@
-"""Models past one process: what each holds of them, and training at the widths of preset xl."""
+"""Models past one process: what each holds of them, and training at the widths of the presets xl and xxl."""
 
 from __future__ import annotations
 
 import ctypes
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,9 @@ WIDTHS_OF_XL = DeltaLMConfig(
     **SIZES,
 )
 """Of 152 million parameters."""
+WIDTHS_OF_XXL = replace(WIDTHS_OF_XL, width=4096, feed_forward_width=16384, num_heads=64)
+"""Of 606 million parameters."""
+MODELS = {"xl": WIDTHS_OF_XL, "xxl": WIDTHS_OF_XXL}
 SEED = 5
 
 
@@ -169,18 +173,18 @@ def test_nor_when_it_is_saved_and_read_again(tmp_path: Path) -> None:
         assert share("bf16") < outcome.value["started"] < share("bf16") + SLACK
 
 
-def losses_of_steps(folder: str, stage: int) -> list[float]:
-    """Of three AdamW steps at the widths of xl, summed over all processes."""
+def losses_of_steps(folder: str, model: str, stage: int, num_steps: int, adam: bool) -> list[float]:
+    """Of so many steps, summed over all processes."""
     import test_engine
 
     from deltalm_ds.training.distributed import join_processes
 
     join_processes()
     samples = test_engine.made_samples()
-    engine = engine_of(Path(folder), WIDTHS_OF_XL, stage, "fp32", adam=True)
+    engine = engine_of(Path(folder), MODELS[model], stage, "fp32", adam=adam)
     engine.set_learning_rate(1e-3)
     found = []
-    for step in range(3):
+    for step in range(num_steps):
         _, losses = test_engine.run_step(engine, samples, 1, DropoutState(seed=3, step=step))
         total = torch.stack([loss.loss for loss in losses]).sum()
         dist.all_reduce(total)
@@ -191,8 +195,35 @@ def losses_of_steps(folder: str, stage: int) -> list[float]:
 @pytest.mark.slow
 def test_training_at_the_widths_of_xl(tmp_path: Path) -> None:
     (sharded, _), (plain, _) = (
-        run_distributed(losses_of_steps, 2, folder=str(tmp_path), stage=stage, timeout=600)
+        run_distributed(
+            losses_of_steps,
+            2,
+            folder=str(tmp_path),
+            model="xl",
+            stage=stage,
+            num_steps=3,
+            adam=True,
+            timeout=600,
+        )
         for stage in (3, 1)
     )
     assert sharded.value == pytest.approx(plain.value, rel=1e-5)
     assert plain.value[2] < 0.9 * plain.value[0]
+
+
+@pytest.mark.slow
+def test_training_at_the_widths_of_xxl(tmp_path: Path) -> None:
+    """Without moments, for there are two of these processes on a small machine."""
+    outcomes = run_distributed(
+        losses_of_steps,
+        2,
+        folder=str(tmp_path),
+        model="xxl",
+        stage=3,
+        num_steps=2,
+        adam=False,
+        timeout=600,
+    )
+    first, second = outcomes[0].value
+    assert second < first
+    assert outcomes[1].value == outcomes[0].value
