@@ -21,7 +21,7 @@ from typing import Any
 
 SECONDS = 6.0
 STEPS = {"data": 70, "save": 80, "validation": 100, "hang": 130, "raise": 150, "nan": 170}
-"""The step before which, or after which, each happens."""
+"""The step in which things go wrong, and after which they are slow."""
 
 
 def main() -> None:
@@ -71,7 +71,7 @@ def slow_validation(output: Path, rank: int) -> None:
 
 
 def slow_data(output: Path, rank: int) -> None:
-    """The batches of step 70 do not come for a while."""
+    """The batches of the next step do not come for a while."""
     from deltalm_ds.data.loader import StepLoader
 
     original = StepLoader.wait
@@ -80,11 +80,11 @@ def slow_data(output: Path, rank: int) -> None:
 
     def count(loader: Any) -> Any:
         batches = taken(loader)
-        state["step"] = batches.step
+        state["step"] = batches.step + 1
         return batches
 
     def wait(loader: Any, seconds: float) -> bool:
-        if state["step"] == STEPS["data"] - 1 and _once(output, "data", rank):
+        if state["step"] == STEPS["data"] and _once(output, "data", rank):
             state["until"] = time.monotonic() + SECONDS
         if time.monotonic() < state["until"]:
             time.sleep(min(seconds, 0.1))
@@ -107,7 +107,7 @@ def slow_save(output: Path, rank: int) -> None:
 
 def hang(output: Path, rank: int) -> None:
     def act(trainer: Any, batches: Any) -> None:
-        if batches.step == STEPS["hang"] and rank == 1 and _once(output, "hang", rank):
+        if batches.step + 1 == STEPS["hang"] and rank == 1 and _once(output, "hang", rank):
             time.sleep(3600)
 
     _before_step(act)
@@ -115,7 +115,7 @@ def hang(output: Path, rank: int) -> None:
 
 def raise_error(output: Path, rank: int) -> None:
     def act(trainer: Any, batches: Any) -> None:
-        if batches.step == STEPS["raise"] and rank == 2 and _once(output, "raise", rank):
+        if batches.step + 1 == STEPS["raise"] and rank == 2 and _once(output, "raise", rank):
             raise RuntimeError("made by the test")
 
     _before_step(act)
@@ -129,7 +129,7 @@ def spoil_a_loss(output: Path, rank: int) -> None:
 
     def note(trainer: Any, batches: Any) -> None:
         nonlocal is_time
-        is_time = batches.step == STEPS["nan"] and rank == 1 and _once(output, "nan", rank)
+        is_time = batches.step + 1 == STEPS["nan"] and rank == 1 and _once(output, "nan", rank)
 
     def spoiled(engine: Any, *arguments: Any, **named: Any) -> Any:
         sums = forward(engine, *arguments, **named)
