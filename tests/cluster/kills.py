@@ -8,13 +8,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from local_slurm import LocalSlurm
-from training_job import TrainingJob
+from training_job import STEPS, TrainingJob
 
 
 @dataclass(frozen=True)
 class Kill:
     """What was killed, when, and how the run went on."""
 
+    run: int
+    """Number of the run, from 0."""
     kind: str
     at_step: int
     """Last recorded step when it was killed."""
@@ -23,7 +25,8 @@ class Kill:
     is_saving: bool
     """Whether a checkpoint was being written then."""
     resumed_after: int
-    """Step that the next start went on from."""
+    """Step that the next start went on from; the last step where the run ended undisturbed, as it may before
+    SLURM has noticed that a slurmd is gone."""
     seconds: float
     """Until the next start had done a step."""
 
@@ -76,15 +79,23 @@ def is_saving(run: TrainingJob) -> bool:
     return any((run.output / "checkpoints").glob("step_*.tmp"))
 
 
-def kill_and_follow(cluster: LocalSlurm, run: TrainingJob, kind: str, draw: random.Random) -> Kill:
-    """Kill, and wait until the job trains again."""
+def kill_and_follow(
+    cluster: LocalSlurm, run: TrainingJob, kind: str, draw: random.Random, number: int = 0
+) -> Kill:
+    """Kill, and wait until the job trains again or is done."""
     start, begun = run.job.restarts(), time.monotonic()
     at_step, newest, saving = run.last_step(), run.newest_checkpoint(), is_saving(run)
     assert newest or saving, "a kill counts only once training has passed its first checkpoint or is saving"
     KINDS[kind](cluster, run, draw)
-    run.job.wait_until(lambda: run.job.restarts() > start and run.trains(run.job.restarts()), 240)
-    resumed = run.resumed_after(run.job.restarts())
-    kill = Kill(kind, at_step, newest, saving, resumed, time.monotonic() - begun)
+
+    def has_ended() -> bool:
+        return run.job.state() == "COMPLETED" and run.last_step() == STEPS
+
+    run.job.wait_until(
+        lambda: (run.job.restarts() > start and run.trains(run.job.restarts())) or has_ended(), 240
+    )
+    resumed = run.resumed_after(run.job.restarts()) if run.job.restarts() > start else STEPS
+    kill = Kill(number, kind, at_step, newest, saving, resumed, time.monotonic() - begun)
     # What was committed before the kill is there; a save under way may have been committed as well.
     assert resumed >= newest, kill
     return kill
