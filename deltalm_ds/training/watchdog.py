@@ -41,12 +41,13 @@ from deltalm_ds.training.hang_report import (
 )
 from deltalm_ds.training.hang_store import HangStore
 from deltalm_ds.training.monitor import say
+from deltalm_ds.training.stop_signals import EXIT_STOPPED
 from deltalm_ds.training.watchdog_settings import Phase, WatchdogSettings, limit_seconds
 
 HANG = "hang"
 """The folder in a run's output where hangs leave their stacks."""
-EXIT_HUNG = 85
-"""The code for "run me again", as after being asked to stop; here nothing was saved before."""
+EXIT_HUNG = EXIT_STOPPED
+"""Run me again, as after being asked to stop; but here nothing was saved before."""
 
 _LOOK_SECONDS = 1.0
 _USUAL_STEPS = 32  # the median of fewer follows single steps, of more it follows the run too late

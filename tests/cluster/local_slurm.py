@@ -60,15 +60,15 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 SchedulerParameters=sched_interval=1,bf_interval=1,batch_sched_delay=0
 MessageTimeout=30
-KillWait={kill_wait}
-SlurmdTimeout={node_timeout}
+KillWait=10
+SlurmdTimeout=10
 MinJobAge=7200
 StateSaveLocation={scratch}/state
 SlurmdSpoolDir={scratch}/%n
 SlurmctldPidFile={scratch}/slurmctld.pid
 SlurmdPidFile={scratch}/slurmd-%n.pid
 NodeName={nodes} NodeHostname={host} NodeAddr=127.0.0.1 Port=[{ports}] {resources}
-PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime={grace}
+PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=30
 PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=9 PreemptMode=OFF
 """
 
@@ -81,22 +81,12 @@ _SECONDS_FOR_A_COMMAND = 30.0
 class LocalSlurm:
     """The cluster: its daemons, what is submitted to it, and what runs on it.
 
-    kill_wait: seconds between SIGTERM and SIGKILL where SLURM ends a job.
-    node_timeout: seconds after which a node without slurmd is down, and its jobs are requeued.
-    grace: seconds between the SIGTERM and the end of a job that one in the partition "urgent" preempts.
     environment: what jobs have beside this process's environment.
     """
 
     nodes = NODES
 
-    def __init__(
-        self,
-        *,
-        kill_wait: int = 10,
-        node_timeout: int = 10,
-        grace: int = 30,
-        environment: Mapping[str, str] | None = None,
-    ) -> None:
+    def __init__(self, *, environment: Mapping[str, str] | None = None) -> None:
         # Paths of unix sockets end at 107 characters.
         self.scratch = Path(tempfile.mkdtemp(prefix="slurm-", dir="/tmp"))
         self.scratch.chmod(0o711)  # munged's clients are to reach its socket
@@ -106,7 +96,7 @@ class LocalSlurm:
         self.jobs: list[Job] = []
         self._daemons: dict[str, subprocess.Popen[bytes]] = {}
         self._stack = contextlib.ExitStack()
-        self._write_configuration(kill_wait=kill_wait, node_timeout=node_timeout, grace=grace)
+        self._write_configuration()
 
     def __enter__(self) -> LocalSlurm:
         missing = [name for name in PROGRAMS if shutil.which(name) is None]
@@ -207,7 +197,7 @@ class LocalSlurm:
             for path in logs
         )
 
-    def _write_configuration(self, **values: int) -> None:
+    def _write_configuration(self) -> None:
         ports = _free_ports(1 + len(NODES))
         text = _CONFIGURATION.format(
             scratch=self.scratch,
@@ -216,7 +206,6 @@ class LocalSlurm:
             host=socket.gethostname(),
             ports=",".join(map(str, ports[1:])),
             resources=f"CPUs={CPUS_PER_NODE} RealMemory=1000000 Gres=gpu:{GPUS_PER_NODE}",
-            **values,
         )
         self.configuration.write_text(text)
         for number in range(GPUS_PER_NODE):

@@ -5,7 +5,6 @@ later ones:
 
     {"step": 20}          leave a checkpoint and a record of this step
     {"wait": true}        wait for SIGTERM or SIGUSR1
-    {"seconds": 5}        wait so long
     {"exit": 85}          leave with this code (default: 0), or with that of {"exits": {"3": 1}} for rank 3
     {"kill": 2}           rank 2 ends by SIGKILL, the others wait
     {"unfit": true}       where the doctor is asked for, have it exclude this node
@@ -40,8 +39,7 @@ def main() -> int:
             file.write(json.dumps({"step": orders["step"], "kind": "train", "loss": 1.0}) + "\n")
     if orders.get("kill") == rank:
         os.kill(os.getpid(), signal.SIGKILL)
-    end = time.monotonic() + orders.get("seconds", 0)
-    while (orders.get("wait") or "kill" in orders or time.monotonic() < end) and not asked:
+    while (orders.get("wait") or "kill" in orders) and not asked:
         time.sleep(0.02)
     if asked:
         print(f"rank {rank} was sent signal {asked[0]}")

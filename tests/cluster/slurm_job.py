@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import re
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -103,9 +102,9 @@ class Job:
                 found[task.rank] = int(task.step), process
         return {rank: process for rank, (_, process) in sorted(found.items())}
 
-    def kill_rank(self, rank: int, signal_name: str = "KILL") -> None:
-        """kill -9, or another signal, for one task."""
-        self.tasks()[rank].send_signal(_number(signal_name))
+    def kill_rank(self, rank: int) -> None:
+        """kill -9 for one task."""
+        self.tasks()[rank].kill()
 
     def kill_all_ranks(self) -> None:
         """kill -9 for all tasks of the newest step."""
@@ -130,7 +129,3 @@ class Job:
     def _processes(self) -> list[tuple[psutil.Process, Task]]:
         found = ((process, task_of(process)) for process in self.cluster.processes())
         return [(process, task) for process, task in found if task is not None and task.job == self.number]
-
-
-def _number(signal_name: str) -> int:
-    return int(getattr(signal, f"SIG{signal_name.removeprefix('SIG')}"))
