@@ -34,6 +34,7 @@ from deltalm_ds.training.lease import Lease
 from deltalm_ds.training.monitor import METRICS, Monitor, say
 from deltalm_ds.training.optimizer import build_optimizer, check_optimizer
 from deltalm_ds.training.precision import TORCH_DTYPES
+from deltalm_ds.training.progress import Progress
 from deltalm_ds.training.recorder import Recorder
 from deltalm_ds.training.requests import Requests, refuse_stop_file
 from deltalm_ds.training.resuming import claim, find_resumable
@@ -188,7 +189,7 @@ def _watched(parts: Parts, watchdog: Watchdog) -> Iterator[Trainer]:
     )
     with (
         StepLoader(step_reader, batches, parts.num_loader_workers) as loader,
-        _monitor(output, state.step if state else 0, process) as monitor,
+        _monitor(output, state, process) as monitor,
         Requests(output, process) as requests,
     ):
         trainer = Trainer(
@@ -273,12 +274,13 @@ def open_corpus(find: Callable[[], Path]) -> Corpus:
 
 
 @contextlib.contextmanager
-def _monitor(output: Path, resumed_at: int, process: Process) -> Iterator[Monitor | None]:
+def _monitor(output: Path, state: RunState | None, process: Process) -> Iterator[Monitor | None]:
     """Rank 0's monitor; None elsewhere."""
     if not process.is_first:
         yield None
         return
-    monitor = Monitor(output, resumed_at)
+    progress = Progress() if state is None else Progress.from_state(state.monitoring["progress"])
+    monitor = Monitor(output, progress.step, progress.validation_is_due)
     try:
         yield monitor
     finally:

@@ -22,15 +22,16 @@ class Monitor:
 
     A record is a step with named numbers. TensorBoard shows each name as a curve; metrics.jsonl holds a JSON
     object a line. After a resume both go on from the step of the checkpoint: what was recorded later is
-    forgotten, since it will come again. metrics.jsonl is then a new file, so that an earlier process of the
-    run, should it still live, adds its lines to the old one.
+    forgotten, since it will come again, and so is the step's validation where it is still due. metrics.jsonl
+    is then a new file, so that an earlier process of the run, should it still live, adds its lines to the old
+    one.
     """
 
-    def __init__(self, output: Path, resumed_at: int) -> None:
+    def __init__(self, output: Path, resumed_at: int, is_validation_due: bool = False) -> None:
         output.mkdir(parents=True, exist_ok=True)
         metrics = output / METRICS
         if metrics.exists():
-            _forget_after(metrics, resumed_at)
+            _forget_after(metrics, resumed_at, is_validation_due)
         self._metrics = metrics.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(output / TENSORBOARD), purge_step=resumed_at + 1)
 
@@ -88,6 +89,11 @@ def _finite(value: float | int | None) -> float | int | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _forget_after(metrics: Path, step: int) -> None:
-    kept = [record for record in read_metrics(metrics.parent) if record["step"] <= step]
+def _forget_after(metrics: Path, step: int, is_validation_due: bool) -> None:
+    kept = [
+        record
+        for record in read_metrics(metrics.parent)
+        if record["step"] < step
+        or (record["step"] == step and not (is_validation_due and record["kind"] == "validation"))
+    ]
     write_text_atomically(metrics, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))

@@ -56,3 +56,17 @@ def test_a_line_cut_off_by_a_crash_is_forgotten(tmp_path):
 )
 def test_duration(seconds, text):
     assert duration(seconds) == text
+
+
+def test_a_validation_that_is_due_again_is_recorded_once(tmp_path):
+    record(tmp_path, [1, 2])
+    for is_due in (True, True, False):
+        monitor = Monitor(tmp_path, 2, is_due)
+        if is_due:
+            monitor.record(2, "validation", {"loss": 1.0})
+        monitor.close()
+    assert [(each["step"], each["kind"]) for each in read_metrics(tmp_path)] == [
+        (1, "train"),
+        (2, "train"),
+        (2, "validation"),
+    ]
