@@ -1,6 +1,6 @@
 """Memory of each process while a model past one process starts in shares under ZeRO-3, on a CPU.
 
-    torchrun --standalone --nproc-per-node 2 benchmarks/large_start.py --preset xl
+    torchrun --nproc-per-node 2 benchmarks/large_start.py --preset xl
 
 The model is cut, drawn and left: no optimizer, no step. Rank 0 prints the share of a process and the peak of
 each, beyond what it had before.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import re
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 import tyro
+from peak_memory import resident
 
 from deltalm_ds.model import DeltaLM, DeltaLMConfig
 from deltalm_ds.model.config import PRESETS
@@ -40,13 +40,6 @@ class Settings:
     """Sizes of the model."""
     dtype: Literal["bf16", "fp32"] = "bf16"
     """What the weights are held in."""
-
-
-def resident(field: str) -> int:
-    """VmRSS or VmHWM, in bytes."""
-    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1]) * 1024
 
 
 def main(settings: Settings) -> None:

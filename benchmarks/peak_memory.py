@@ -18,7 +18,7 @@ class PeakMemory:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._give_back()
-        self.baseline = torch.cuda.memory_allocated() if device.type == "cuda" else _resident("VmRSS")
+        self.baseline = torch.cuda.memory_allocated() if device.type == "cuda" else resident("VmRSS")
 
     def start(self) -> None:
         """Give freed memory back and reset the high-water mark."""
@@ -30,7 +30,7 @@ class PeakMemory:
 
     def bytes_since_start(self) -> int:
         """The peak since then, above the baseline."""
-        peak = torch.cuda.max_memory_allocated() if self.device.type == "cuda" else _resident("VmHWM")
+        peak = torch.cuda.max_memory_allocated() if self.device.type == "cuda" else resident("VmHWM")
         return peak - self.baseline
 
     def _give_back(self) -> None:
@@ -41,7 +41,8 @@ class PeakMemory:
             ctypes.CDLL(None).malloc_trim(0)
 
 
-def _resident(field: str) -> int:
+def resident(field: str) -> int:
+    """VmRSS, what this process has in memory, or VmHWM, the most it ever had, in bytes."""
     found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
     assert found is not None
     return int(found[1]) * _KIBIBYTE

@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import platform
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ from typing import Any
 
 import tyro
 from plan_run import model_config
+from ranks import ROOT, run_ranks
 
 from deltalm_ds.files import write_text_atomically
 from deltalm_ds.planning.activations import MicroBatch
@@ -33,13 +32,11 @@ from deltalm_ds.planning.configuration import zero_settings
 from deltalm_ds.planning.memory import Memory, peak_memory
 from deltalm_ds.planning.shapes import shape_of
 
-ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 NUM_RANKS = 2
 GOAL = 0.15
 """Measured may differ so much from predicted, as a share of measured."""
 MAPPED = {"MALLOC_MMAP_THRESHOLD_": "65536"}
-_TIMEOUT = 3600
 
 MODELS = {
     "55M": {
@@ -92,20 +89,7 @@ class Cell:
         }
         with tempfile.TemporaryDirectory() as folder:
             output = Path(folder) / "peak"
-            launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-            worker = [ROOT / "benchmarks/plan_worker.py", json.dumps(values), output]
-            done = subprocess.run(
-                [*launch, str(NUM_RANKS), *worker],
-                env={
-                    **{"OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT)},
-                    **{**os.environ, **environment},
-                },
-                capture_output=True,
-                text=True,
-                timeout=_TIMEOUT,
-            )
-            if done.returncode:
-                raise RuntimeError(f"{self.name}: {done.stderr[-3000:]}")
+            run_ranks("plan_worker.py", values, output, NUM_RANKS, environment)
             peaks = [json.loads(Path(f"{output}.{rank}").read_text()) for rank in range(NUM_RANKS)]
         return max(peaks)
 

@@ -6,7 +6,6 @@ Started by torchrun with the cell as JSON. Prints nothing; each rank writes OUTP
 from __future__ import annotations
 
 import json
-import re
 import sys
 import tempfile
 from pathlib import Path
@@ -14,18 +13,11 @@ from pathlib import Path
 # What a step would import of torch and DeepSpeed, imported now: see BASELINE.
 import torch._dynamo  # noqa: F401
 import torch.distributed as dist
+from peak_memory import resident
 from plan_run import MadeUpRun, model_config, read_stage
 
 from deltalm_ds.planning.activations import MicroBatch
 from deltalm_ds.training.distributed import join_processes
-
-
-def resident(field: str) -> int:
-    """VmRSS, what the process has in memory, or VmHWM, the most it ever had, in bytes."""
-    found = re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found is not None
-    return int(found[1]) * 1024
-
 
 BASELINE = resident("VmRSS")
 """After importing."""
@@ -39,9 +31,8 @@ def main(cell: str, output: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         config = read_stage(values["stage"], process.world_size, batch.num_samples, 1, Path(folder))
     run = MadeUpRun(model_config(**values["model"]), config, batch, values["every"])
-    for number in range(
-        2
-    ):  # the first makes the optimizer's moments, and lets ZeRO-3 learn the modules' order
+    # The first makes the optimizer's moments, and lets ZeRO-3 learn the modules' order.
+    for number in range(2):
         run.step(number)
     Path(f"{output}.{process.rank}").write_text(json.dumps(resident("VmHWM") - BASELINE))
     dist.destroy_process_group()

@@ -15,7 +15,6 @@ import dataclasses
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from typing import Any
 
 import tyro
 from plan_run import model_config
+from ranks import ROOT, run_ranks
 from scaling_worker import CLOCKS
 
 from deltalm_ds.files import write_text_atomically
@@ -35,7 +35,6 @@ from deltalm_ds.planning.samples import SampleKind, flops_of
 from deltalm_ds.planning.shapes import ModelShape, shape_of
 from deltalm_ds.planning.timing import UPDATE_BYTES, Assumptions, Cluster, copied_bytes, step_time
 
-ROOT = Path(__file__).resolve().parent.parent
 RESULT = ROOT / "benchmarks" / "results" / "scaling.md"
 TIMED = {
     "width": 320,
@@ -51,7 +50,6 @@ SOURCE_LENGTH, TARGET_LENGTH = 128, 64
 COUNTED_RANKS = (2, 4, 8)
 GOAL = 0.02
 """Counted bytes may differ so much from planned ones."""
-_TIMEOUT = 900
 
 
 @dataclass(kw_only=True)
@@ -89,17 +87,7 @@ def _work(model: dict[str, int], num_ranks: int, num_samples: int) -> dict[str, 
     work = {"model": model, "batch": dataclasses.asdict(batch)}
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "result.json"
-        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-        worker = [ROOT / "benchmarks/scaling_worker.py", json.dumps(work), output]
-        done = subprocess.run(
-            [*launch, str(num_ranks), *worker],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT,
-        )
-        if done.returncode:
-            raise RuntimeError(done.stderr[-3000:])
+        run_ranks("scaling_worker.py", work, output, num_ranks, {})
         return json.loads(output.read_text())
 
 

@@ -222,8 +222,6 @@ run_job() {
         print) print_job && exit ;;
         job)
             load_modules
-            # shellcheck source=slurm/job_field.sh
-            . "$SCRIPTS/job_field.sh"
             # shellcheck source=slurm/supervise.sh
             . "$SCRIPTS/supervise.sh"
             supervise

@@ -67,6 +67,15 @@ last_step() { # that was recorded; 0 for none
     tail -n 1 "$OUTPUT/metrics.jsonl" | sed -nE 's/.*"step": ([0-9]+).*/\1/p;' | grep . || echo 0
 }
 
+job_field() { # NAME, of what SLURM says of the job
+    local said=''
+    for _ in {1..20}; do # while its controller is away
+        said=$(scontrol --oneliner show job "$SLURM_JOB_ID" 2>/dev/null) && break
+        sleep 15
+    done
+    awk -v RS='[ \n]' -v name="$1=" 'index($0, name) == 1 && !n++ { print substr($0, length(name) + 1) }' <<<"$said"
+}
+
 place() { if [ -n "$PROGRESS" ]; then progress; else last_step; fi; }
 
 record() { # start|end CODE WORDS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -16,21 +15,16 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from deltalm_ds.data.fertility import Fertility
 from deltalm_ds.data.summary import SourceSummary
-from deltalm_ds.files import write_bytes_atomically
+from deltalm_ds.pictures import STYLE, save_picture
 
 # Of Okabe and Ito's colours, which colour-blind readers tell apart; the shapes differ as well.
 _BLUE, _ORANGE = "#0072B2", "#D55E00"
 _INK, _GREY, _FAINT = "#222222", "#767676", "#dddddd"
 _STYLE = {
-    "svg.hashsalt": "deltalm-ds",  # else ids are random
-    "svg.fonttype": "none",  # text stays text
-    "text.parse_math": False,
-    "font.size": 8,
+    **STYLE,
     "axes.edgecolor": _GREY,
-    "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.spines.left": False,
-    "axes.axisbelow": True,
     "text.color": _INK,
     "axes.labelcolor": _INK,
     "xtick.color": _INK,
@@ -76,9 +70,7 @@ def draw_pictures(
         if fertility:
             figures["fertility.svg"] = _draw_fertility(fertility)
         for name, figure in figures.items():
-            content = io.BytesIO()
-            figure.savefig(content, format="svg", metadata={"Date": None})
-            write_bytes_atomically(folder / name, content.getvalue())
+            save_picture(figure, folder / name)
     return [folder / name for name in figures]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from deltalm_ds.files import write_bytes_atomically
+from deltalm_ds.pictures import STYLE, save_picture
 from deltalm_ds.planning.choosing import CHECKPOINTING, Option
 from deltalm_ds.planning.ledger import PARTS, Part
 from deltalm_ds.planning.settings import PlanSettings
@@ -29,21 +28,13 @@ _COLORS: dict[Part, str] = {
 }
 _DAYS, _HOURS, _LIMIT = "#0072B2", "#D55E00", "#222222"
 _NOTE: dict[str, Any] = {"textcoords": "offset points", "size": 7, "color": _LIMIT}
-_STYLE = {
-    "svg.hashsalt": "deltalm-ds",  # else ids are random
-    "svg.fonttype": "none",  # text stays text
-    "text.parse_math": False,
-    "font.size": 8,
-    "axes.spines.top": False,
-    "axes.axisbelow": True,
-}
 
 
 def draw_plan(
     path: Path, settings: PlanSettings, options: Sequence[Option], swept: Sequence[tuple[int, Option | None]]
 ) -> None:
     """Draw the picture into `path`, .svg or .png. The same plan gives the same bytes."""
-    with style.context(["default", _STYLE]):
+    with style.context(["default", STYLE]):
         figure = Figure(figsize=(9.4, 4.2))
         left, right = figure.subplots(1, 2, gridspec_kw={"width_ratios": (5, 4), "wspace": 0.2})
         _draw_memory(left, settings, options)
@@ -51,16 +42,7 @@ def draw_plan(
         millions = f"{settings.shape.num_parameters / 1e6:,.0f} million"
         title = f"{settings.model}, {millions} parameters: planned, not measured"
         figure.suptitle(title, x=0.02, ha="left", weight="bold")
-        content = io.BytesIO()
-        is_svg = path.suffix == ".svg"
-        figure.savefig(
-            content,
-            format=path.suffix[1:],
-            dpi=150,
-            bbox_inches="tight",
-            metadata={"Date": None} if is_svg else None,
-        )
-    write_bytes_atomically(path, content.getvalue())
+        save_picture(figure, path, dpi=150, bbox_inches="tight")
 
 
 def _draw_memory(axes: Axes, settings: PlanSettings, options: Sequence[Option]) -> None:

@@ -8,7 +8,6 @@ what is whole in memory; so here the header's place is kept free and filled in l
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deltalm_ds.files import fsync_directory
+from deltalm_ds.files import atomic_writer
 
 _DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
 _ENTRY_BYTES = 128  # of a tensor's entry without its name, for up to four axes
@@ -32,29 +31,21 @@ def write_weights(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     header: dict[str, Any] = {"__metadata__": {"format": "pt", **metadata}}
     room = len(_encoded(header)) + sum(len(_encoded(name)) + _ENTRY_BYTES for name in tensors)
     room += -room % 8
-    aside = path.with_name(f"{path.name}.tmp")
-    try:
-        with aside.open("wb") as file:
-            file.seek(8 + room)
-            offset, dtypes = 0, set()
-            for name in tensors:
-                tensor = tensors[name].detach().cpu().contiguous()
-                file.write(tensor.flatten().view(torch.uint8).numpy().data)
-                offsets = [offset, offset := offset + tensor.nbytes]
-                dtypes.add(tensor.dtype)
-                shape = list(tensor.shape)
-                header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": shape, "data_offsets": offsets}
-            assert len(dtypes) <= 1, dtypes  # a tensor behind one of narrower numbers might not be aligned
-            encoded = _encoded(header)
-            assert len(encoded) <= room, (len(encoded), room)
-            file.seek(0)
-            file.write(room.to_bytes(8, "little") + encoded.ljust(room))
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-    fsync_directory(path.parent)
+    with atomic_writer(path) as file:
+        file.seek(8 + room)
+        offset, dtypes = 0, set()
+        for name in tensors:
+            tensor = tensors[name].detach().cpu().contiguous()
+            file.write(tensor.flatten().view(torch.uint8).numpy().data)
+            offsets = [offset, offset := offset + tensor.nbytes]
+            dtypes.add(tensor.dtype)
+            shape = list(tensor.shape)
+            header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": shape, "data_offsets": offsets}
+        assert len(dtypes) <= 1, dtypes  # a tensor behind one of narrower numbers might not be aligned
+        encoded = _encoded(header)
+        assert len(encoded) <= room, (len(encoded), room)
+        file.seek(0)
+        file.write(room.to_bytes(8, "little") + encoded.ljust(room))
 
 
 def _encoded(value: object) -> bytes:

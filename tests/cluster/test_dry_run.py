@@ -11,7 +11,7 @@ from local_slurm import REPOSITORY, LocalSlurm
 from site_files import write_scripted_site, write_site
 
 SCRIPTS = sorted(path.name for path in (REPOSITORY / "slurm").glob("*.sh"))
-PARTS = ("common.sh", "guard.sh", "job_field.sh", "site.sh", "supervise.sh")
+PARTS = ("common.sh", "guard.sh", "site.sh", "supervise.sh")
 BATCH_SCRIPTS = [name for name in SCRIPTS if name not in PARTS]
 # What some cannot do without.
 ARGUMENTS = {
