@@ -1,7 +1,7 @@
 """In the place of Python, for tests: runs a script of the package, slowing or harming one phase of it once.
 
     PYTHON=tests/cluster/slowed.sh      in the site file, with
-    HARM="validation data save hang raise nan witness"    phases to slow down, or what goes wrong
+    HARM="validation data save limit hang raise nan witness"    phases to slow down, or what goes wrong
 
 Each happens once in the life of the run, at its step, and leaves a file OUTPUT/did-NAME-RANK, which is
 there from the moment in which it begins. But "witness" harms nothing: it notes in OUTPUT/writes.tsv when
@@ -16,11 +16,12 @@ import runpy
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 SECONDS = 6.0
-STEPS = {"data": 70, "save": 80, "validation": 100, "hang": 130, "raise": 150, "nan": 170}
+STEPS = {"data": 70, "save": 80, "validation": 100, "hang": 130, "raise": 150, "nan": 170, "limit": 160}
 """The step in which things go wrong, and after which they are slow."""
 
 
@@ -70,7 +71,7 @@ def slow_validation(output: Path, rank: int) -> None:
     _before(Validator, "_add", act)
 
 
-def slow_data(output: Path, rank: int) -> None:
+def slow_data(output: Path, rank: int, name: str = "data", duration: float = SECONDS) -> None:
     """The batches of the next step do not come for a while."""
     from deltalm_ds.data.loader import StepLoader
 
@@ -84,8 +85,8 @@ def slow_data(output: Path, rank: int) -> None:
         return batches
 
     def wait(loader: Any, seconds: float) -> bool:
-        if state["step"] == STEPS["data"] and _once(output, "data", rank):
-            state["until"] = time.monotonic() + SECONDS
+        if state["step"] == STEPS[name] and _once(output, name, rank):
+            state["until"] = time.monotonic() + duration
         if time.monotonic() < state["until"]:
             time.sleep(min(seconds, 0.1))
             return False
@@ -181,6 +182,8 @@ def _before_step(act: Callable[[Any, Any], None]) -> None:
 HARMS = {
     "validation": slow_validation,
     "data": slow_data,
+    # SLURM looks at time limits twice a minute.
+    "limit": partial(slow_data, name="limit", duration=90.0),
     "save": slow_save,
     "hang": hang,
     "raise": raise_error,

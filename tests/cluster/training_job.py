@@ -23,7 +23,7 @@ TRAINING_OPTIONS = """TRAINING_OPTIONS=(
     --preset tiny --steps {steps} --batch-size 10 --micro-batch-size 2 --dropout 0.1 --learning-rate 0.002
     --warmup-steps 20 --max-source-length 48 --max-target-length 48 --log-every 1 --save-every {save_every}
     --keep-checkpoints 9 --validate-every {validate_every} --validation-samples 8 --text-samples 1
-    --num-loader-workers 1 --watchdog-least-seconds 30
+    --num-loader-workers 1 --watchdog-least-seconds {watchdog_seconds}
 )"""
 OPTIONS = ("--nodes=2", "--ntasks-per-node=2", "--gpus-per-node=2")
 """What is changed by options of sbatch."""
@@ -31,7 +31,8 @@ OPTIONS = ("--nodes=2", "--ntasks-per-node=2", "--gpus-per-node=2")
 
 def training_site(folder: Path, data: Path, *, harm: str = "", **changes: Any) -> Path:
     """A site file for runs in `folder`; `harm` is for slowed.py."""
-    values = {"steps": STEPS, "save_every": SAVE_EVERY, "validate_every": VALIDATE_EVERY, **changes}
+    numbers = {"steps": STEPS, "save_every": SAVE_EVERY, "validate_every": VALIDATE_EVERY}
+    values = {**numbers, "watchdog_seconds": 30, **changes}
     return write_site(
         folder,
         f"DATA={data}",

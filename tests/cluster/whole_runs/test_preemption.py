@@ -18,7 +18,9 @@ def come_to_the_time_limit(run: TrainingJob) -> None:
 def test_a_job_that_is_interrupted_in_every_phase(
     cluster: LocalSlurm, tmp_path: Path, small_corpus: Path, undisturbed: TrainingJob
 ) -> None:
-    run = TrainingJob(cluster, tmp_path, small_corpus, harm="data save validation")
+    run = TrainingJob(
+        cluster, tmp_path, small_corpus, harm="data save validation limit", watchdog_seconds=120
+    )
     job, start = run.job, 0
     expected = []
 
@@ -43,15 +45,15 @@ def test_a_job_that_is_interrupted_in_every_phase(
     interrupt("in validation, by TERM", lambda: job.signal("TERM"))
     job.wait_until(lambda: run.last_step() > 120, 120)
     interrupt("in training, by scontrol requeue", job.requeue)
-    job.wait_until(lambda: run.last_step() > 150, 120)
+    job.wait_until(lambda: run.did("limit"), 120)
     interrupt("before the time limit", lambda: come_to_the_time_limit(run))
     run.finish()
 
     # In the phases that were made long, they stop within them.
     steps = [step for _, step in expected]
-    assert steps[1:4] == [70, 80, 100], expected
-    assert steps == sorted(steps), expected
-    assert all(step >= least for step, least in zip(steps, (50, 70, 80, 100, 120, 150), strict=True))
+    assert (*steps[1:4], steps[5]) == (70, 80, 100, 160), expected
+    assert steps[0] > 50, expected
+    assert steps[4] > 120, expected
     assert run.faults() == []
     assert run.losses() == undisturbed.losses()
     assert run.validations() == undisturbed.validations()
