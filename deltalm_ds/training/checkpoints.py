@@ -177,7 +177,7 @@ class CheckpointStore:
         dist.all_gather_object(everyone, written)
         faults = [f"rank {rank}: {each.fault}" for rank, each in enumerate(everyone) if each.fault]
         if faults:
-            on_first(lambda: remove_folder(self._aside(state)))
+            on_first(lambda: self._abandon(state))
             message = f"{state.name} not saved in {self.directory}, earlier ones are untouched: {faults[0]}"
             if any(each.no_space for each in everyone):
                 raise UserError(f"{message}; free space or set --output elsewhere")
@@ -193,6 +193,10 @@ class CheckpointStore:
 
     def _aside(self, state: RunState) -> Path:
         return self._lease.aside(state.name, UNFINISHED)
+
+    def _abandon(self, state: RunState) -> None:
+        remove_folder(self._aside(state))
+        self._lease.check()  # who has taken it has renamed the folder while this rank wrote into it
 
     def _make_aside(self, state: RunState) -> None:
         self._aside(state).mkdir()
@@ -226,6 +230,7 @@ class CheckpointStore:
                     self._remove(final)
                 aside.rename(final)
                 fsync_directory(self.directory)
+            self._lease.check()  # who has taken it since the rename has the checkpoint, and names later ones
             write_text_atomically(self.directory / LATEST, state.name + "\n")
         except OSError as error:
             shutil.rmtree(aside, ignore_errors=True)

@@ -19,7 +19,7 @@ from deltalm_ds.errors import UserError
 from deltalm_ds.training import checkpoints, resuming
 from deltalm_ds.training import lease as lease_module
 from deltalm_ds.training.assembly import claim_for_new
-from deltalm_ds.training.checkpoint_folder import fault_of
+from deltalm_ds.training.checkpoint_folder import fault_of, step_folders
 from deltalm_ds.training.checkpoints import CheckpointStore
 from deltalm_ds.training.lease import LEASE, Holder, Lease, remove_folder, take_lease, this_process
 from deltalm_ds.training.resuming import claim
@@ -119,6 +119,52 @@ def test_what_an_earlier_run_is_writing_cannot_be_committed(tmp_path: Path) -> N
     assert names(tmp_path) == []
 
 
+def test_an_earlier_run_does_not_name_the_latest_any_more(tmp_path: Path) -> None:
+    """Where the later run has written the same step, of which the earlier one has nothing left to write."""
+    earlier = make_store(tmp_path)
+    written = earlier.write(earlier.snapshot(run_state(1)))
+    later = make_store(tmp_path)
+    later.save(run_state(1))
+    later.save(run_state(2))
+    with pytest.raises(UserError, match="writes no more"):
+        earlier.commit(written)
+    assert (tmp_path / "latest").read_text() == "step_2\n"
+
+
+def test_a_lease_that_is_lost_while_files_are_written(tmp_path: Path, monkeypatch) -> None:
+    earlier = make_store(tmp_path)
+    original = checkpoints.write_synced
+
+    def replacement(*arguments: Any) -> object:
+        claim(tmp_path)
+        return original(*arguments)
+
+    monkeypatch.setattr(checkpoints, "write_synced", replacement)
+    written = earlier.write(earlier.snapshot(run_state(1)))
+    with pytest.raises(UserError, match="writes no more"):
+        earlier.commit(written)
+    assert names(tmp_path) == []
+
+
+def test_a_lease_that_is_lost_after_the_commit(tmp_path: Path, monkeypatch) -> None:
+    """What was committed belongs to the later run, which has gone on from it when the earlier one wakes."""
+    earlier = make_store(tmp_path)
+    written = earlier.write(earlier.snapshot(run_state(1)))
+    original = checkpoints.fsync_directory
+
+    def replacement(folder: Path) -> None:
+        original(folder)
+        if folder == tmp_path:
+            monkeypatch.setattr(checkpoints, "fsync_directory", original)
+            make_store(tmp_path).save(run_state(2))
+
+    monkeypatch.setattr(checkpoints, "fsync_directory", replacement)
+    with pytest.raises(UserError, match="writes no more"):
+        earlier.commit(written)
+    assert names(tmp_path) == ["latest", "step_1", "step_2"]
+    assert (tmp_path / "latest").read_text() == "step_2\n"
+
+
 @pytest.mark.parametrize("moment", ["write_manifest", "fsync_directory"])
 def test_a_lease_that_is_lost_within_the_commit(tmp_path: Path, monkeypatch, moment: str) -> None:
     """After the earlier run has looked at the lease and before it renames its folder."""
@@ -196,28 +242,34 @@ def test_a_mistaken_resume_leaves_the_run_its_lease(tmp_path: Path) -> None:
 
 def test_two_runs_that_save_at_full_speed(tmp_path: Path) -> None:
     """Whatever the moment of the change: what the earlier run committed is whole, and it commits no more."""
+
+    def save_for_ever(store: CheckpointStore, steps: list[int], ends: list[Exception]) -> None:
+        while True:
+            try:
+                store.save(run_state(len(steps) + 1))
+            except Exception as error:
+                ends.append(error)
+                return
+            steps.append(len(steps) + 1)
+
     for attempt in range(20):
         folder = tmp_path / str(attempt)
-        earlier = make_store(folder)
         steps: list[int] = []
-
-        def save_for_ever(store: CheckpointStore = earlier, steps: list[int] = steps) -> None:
-            while True:
-                try:
-                    store.save(run_state(len(steps) + 1))
-                except (UserError, OSError):
-                    return
-                steps.append(len(steps) + 1)
-
-        thread = threading.Thread(target=save_for_ever)
+        ends: list[Exception] = []
+        thread = threading.Thread(target=save_for_ever, args=[make_store(folder), steps, ends])
         thread.start()
         while not steps:
             pass
         later = make_store(folder)
-        found = [path for path in folder.glob("step_*") if path.suffix == ""]
-        assert all(fault_of(path) is None for path in found)
+        found = step_folders(folder)
+        assert fault_of(found[0]) is None
         thread.join()
-        assert sorted(path for path in folder.glob("step_*") if path.suffix == "") == sorted(found)
+        (end,) = ends
+        assert isinstance(end, UserError), repr(end)
+        assert "writes no more" in str(end)
+        left = step_folders(folder)
+        assert left[0] == found[0]
+        assert {*left} <= {*found}, "it may only have removed what is too old"
         later.save(run_state(1000))
 
 
