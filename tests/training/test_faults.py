@@ -52,6 +52,20 @@ def _with_fault(cases, fault):
     main()  # with its own stderr, which lasts when the watchdog ends the process
 
 
+def be_slow_after_saves(cases):
+    """`pretrain`, each of whose steps waits for longer than a save may take."""
+    from deltalm_ds.training.engine import Engine
+
+    original = Engine.step
+
+    def step(*arguments, **named):
+        time.sleep(4)
+        return original(*arguments, **named)
+
+    Engine.step = step
+    return pretrain(cases)
+
+
 def outcomes(function, case):
     return run_distributed(function, 2, cases=[case], expect_failure=True, timeout=120)
 
@@ -84,6 +98,12 @@ def test_a_rank_that_hangs_ends_the_job_to_be_run_again(tmp_path, small_corpus, 
     assert "in step 5" in line
     assert re.search(r"resuming after step [24]", resumed(case))  # 4 if it was committed in time
     assert losses(output) == undisturbed
+
+
+def test_the_limit_of_a_save_ends_with_it(tmp_path, small_corpus) -> None:
+    case = options(small_corpus, tmp_path / "run", steps=4, **{"save-every": 2, "watchdog-save-seconds": 2})
+    (rank,) = run_distributed(be_slow_after_saves, 1, cases=[case], expect_failure=True, timeout=120)
+    assert rank.returncode == 0, rank.stderr[-2000:]
 
 
 def test_a_rank_that_raises_ends_all(tmp_path, small_corpus, undisturbed) -> None:
