@@ -123,7 +123,9 @@ job, and every step was recorded once.
 |---|---|---|---|---|
 """
 _EVERY_KILL = """
-Every kill:
+Every kill. SLURM needs 10 to 30 s to miss a slurmd; the ranks train and save until then, and that is not done
+again: 200 stands where they had reached the last step. A batch script that is killed leaves the guard, which
+has the ranks save.
 
 | killed | at step | newest checkpoint | resumed after | s |
 |---|---|---|---|---|
