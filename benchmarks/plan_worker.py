@@ -1,4 +1,4 @@
-"""One rank of a cell of benchmarks/plan_memory.py: two steps, and the most memory that the process had.
+"""One rank of a cell of benchmarks/plan_memory.py: two steps, and the most memory that it took.
 
 Started by torchrun with the cell as JSON. Prints nothing; each rank writes OUTPUT.RANK.
 """
@@ -11,7 +11,8 @@ import tempfile
 from pathlib import Path
 
 # What a step would import of torch and DeepSpeed, imported now: see BASELINE.
-import torch._dynamo  # noqa: F401
+import torch
+import torch._dynamo
 import torch.distributed as dist
 from peak_memory import resident
 from plan_run import MadeUpRun, model_config, read_stage
@@ -29,12 +30,17 @@ def main(cell: str, output: str) -> None:
     process = join_processes()
     batch = MicroBatch(**values["batch"])
     with tempfile.TemporaryDirectory() as folder:
-        config = read_stage(values["stage"], process.world_size, batch.num_samples, 1, Path(folder))
-    run = MadeUpRun(model_config(**values["model"]), config, batch, values["every"])
+        config = read_stage(
+            values["stage"], process.world_size, batch.num_samples, 1, Path(folder), values["dtype"]
+        )
+    model = model_config(**values["model"])
+    run = MadeUpRun(model, config, batch, values["every"], process.device)
     # The first makes the optimizer's moments, and lets ZeRO-3 learn the modules' order.
     for number in range(2):
         run.step(number)
-    Path(f"{output}.{process.rank}").write_text(json.dumps(resident("VmHWM") - BASELINE))
+    on_gpu = process.device.type == "cuda"
+    most = torch.cuda.max_memory_allocated() if on_gpu else resident("VmHWM") - BASELINE
+    Path(f"{output}.{process.rank}").write_text(json.dumps(most))
     dist.destroy_process_group()
 
 
