@@ -1,4 +1,4 @@
-"""Fresh processes of a benchmark's worker, started by torchrun on this machine's CPUs."""
+"""Fresh processes of a benchmark's worker, started by torchrun on this machine."""
 
 from __future__ import annotations
 
