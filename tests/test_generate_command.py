@@ -235,7 +235,7 @@ def test_files_that_exist(model: Path, tmp_path: Path) -> None:
 
 def test_killed_at_any_moment(model: Path, tmp_path: Path) -> None:
     text, output = tmp_path / "in", tmp_path / "out"
-    text.write_bytes(as_bytes(made_lines(200)))
+    text.write_bytes(as_bytes(made_lines(400)))
     options = [model, "--input", text, "--buffer-lines", 10, "--output-format", "jsonl"]
     assert run(*options, "--output", tmp_path / "expected")[0] == 0
     expected = (tmp_path / "expected").read_bytes()
@@ -261,7 +261,7 @@ def test_killed_at_any_moment(model: Path, tmp_path: Path) -> None:
     assert "another beam (2, now 3)" in errors
     code, _, errors = run(*options, "--output", output, "--resume")
     assert code == 0
-    assert "200 lines" in errors
+    assert "400 lines" in errors
     assert output.read_bytes() == expected
     assert sorted(path.name for path in tmp_path.iterdir()) == ["expected", "in", "out"]
 
