@@ -52,7 +52,7 @@ def _with_fault(cases, fault):
     main()  # with its own stderr, which lasts when the watchdog ends the process
 
 
-def be_slow_after_saves(cases):
+def be_slower_than_a_save(cases):
     """`pretrain`, each of whose steps waits for longer than a save may take."""
     from deltalm_ds.training.engine import Engine
 
@@ -102,7 +102,7 @@ def test_a_rank_that_hangs_ends_the_job_to_be_run_again(tmp_path, small_corpus, 
 
 def test_the_limit_of_a_save_ends_with_it(tmp_path, small_corpus) -> None:
     case = options(small_corpus, tmp_path / "run", steps=4, **{"save-every": 2, "watchdog-save-seconds": 2})
-    (rank,) = run_distributed(be_slow_after_saves, 1, cases=[case], expect_failure=True, timeout=120)
+    (rank,) = run_distributed(be_slower_than_a_save, 1, cases=[case], expect_failure=True, timeout=120)
     assert rank.returncode == 0, rank.stderr[-2000:]
 
 
