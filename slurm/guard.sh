@@ -9,15 +9,19 @@ trap '' USR1 # asks the ranks to save
 trap 'if kill -0 "$batch" 2>/dev/null; then exit; fi' TERM
 
 while kill -0 "$batch" 2>/dev/null; do sleep 0.5; done
-# A batch script that ends by itself says so first. SLURM will end this step, too: there is no time to lose.
+# A batch script that ends by itself has ended this step first, and one that was killed on its way there has recorded
+# its end. SLURM will end this step, too: there is no time to lose.
 if awk -F '\t' -v job="$SLURM_JOB_ID" -v own="${SLURM_RESTART_COUNT:-0}" \
     '$2 == job && $3 >= own && ($4 == "end" || $3 > own) { found = 1 } END { exit found }' "$history"; then
-    reason="the batch script was killed"
+    told="not requeued: the batch script was killed"
     for _ in {1..40}; do
-        scontrol requeue "$SLURM_JOB_ID" && break
+        if scontrol requeue "$SLURM_JOB_ID"; then
+            told="requeued: the batch script was killed"
+            break
+        fi
         sleep 0.2
     done
-    printf '%s  requeued: %s\n' "$(date '+%F %T')" "$reason" >>"$log"
+    printf '%s  %s\n' "$(date '+%F %T')" "$told" >>"$log"
     printf '%s\t%s\t%s\tend\t-\t-\t137\t%s\n' "$(date '+%F %T')" "$SLURM_JOB_ID" "${SLURM_RESTART_COUNT:-0}" \
-        "$reason" >>"$history"
+        "${told#*: }" >>"$history"
 fi

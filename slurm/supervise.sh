@@ -107,9 +107,33 @@ begin() {
 
 # A step of its own, which requeues the job if this very script is killed.
 watch_batch_script() {
-    srun --job-name=guard --input=none --overlap --mem=0 --nodes=1 --ntasks=1 --ntasks-per-node=1 \
-        --cpus-per-task=1 --nodelist="$SLURMD_NODENAME" --output="$LOGS/guard.log" \
-        bash "$SCRIPTS/guard.sh" $$ "$(readlink "/proc/$$/fd/1")" "$HISTORY" >"$LOGS/srun-guard.log" 2>&1 &
+    keep_guard >"$LOGS/srun-guard.log" 2>&1 &
+    GUARD=$!
+    trap end_guard EXIT
+}
+
+# The step may end before this script: by a signal to all steps, or by what SLURM had still to send to a lost node, for
+# steps have the same numbers in each start.
+keep_guard() {
+    local step=''
+    trap 'kill "$step" || true; wait "$step" || true; exit' TERM
+    while kill -0 $$; do
+        srun --job-name=guard --input=none --overlap --mem=0 --nodes=1 --ntasks=1 --ntasks-per-node=1 \
+            --cpus-per-task=1 --nodelist="$SLURMD_NODENAME" --output="$LOGS/guard.log" --open-mode=append \
+            bash "$SCRIPTS/guard.sh" $$ "$(readlink "/proc/$$/fd/1")" "$HISTORY" &
+        step=$!
+        wait "$step" || true
+        sleep 1
+    done
+}
+
+# Before this script ends by itself, which no record tells where the disk is full.
+end_guard() {
+    kill "$GUARD" 2>/dev/null || return 0
+    for _ in {1..100}; do
+        kill -0 "$GUARD" 2>/dev/null || return 0
+        sleep 0.1
+    done
 }
 
 # --- A step, and how it ends: CODE, and where it is not 0 RANK, NODE and END of the first task that failed.
@@ -219,8 +243,16 @@ requeue() { # REASON [NODES TO EXCLUDE]
         note "scontrol requeue: $answer"
         sleep 15
     done
-    [ -z "${2-}" ] || scontrol update JobId="$SLURM_JOB_ID" ExcNodeList="$2" || note "could not exclude $2"
+    [ -z "${2-}" ] || exclude "$2" || note "could not exclude $2"
     exit "$CODE"
+}
+
+exclude() { # NODES, of the job that waits to start again; while SLURM ends this script, and what it runs
+    for _ in {1..20}; do
+        scontrol update JobId="$SLURM_JOB_ID" ExcNodeList="$1" && return
+        sleep 0.2
+    done
+    return 1
 }
 
 is_preempted() { [[ $(job_field PreemptTime) =~ ^[0-9] ]]; }

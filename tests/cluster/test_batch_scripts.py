@@ -5,7 +5,10 @@ All jobs are under way together; each test looks at its own.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import mmap
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,8 +49,8 @@ class Run:
         return path.read_text() if path.exists() else ""
 
     def says(self, words: str, start: int = 0) -> bool:
-        """Whether rank 3 has said so in this start."""
-        return words in self.log_of(3, start)
+        """Whether all four ranks have said so in this start."""
+        return all(words in self.log_of(rank, start) for rank in range(4))
 
     def end(self) -> str:
         """The job's last state, and its log."""
@@ -179,6 +182,47 @@ def test_a_job_that_is_preempted_goes_on_when_there_is_room(cluster: LocalSlurm,
     assert said.startswith("COMPLETED after 1"), said
     assert "requeued: saved, and asked to stop or hung (exit code 85)" in said
     assert "was sent signal 15" in run.log_of(3)
+
+
+def guards(run: Run) -> list[str]:
+    """Numbers of the steps of the job that watch its batch script."""
+    options = ("--steps", "--noheader", "--jobs", run.job.number, "--format=%i %j")
+    steps = run.job.cluster.run("squeue", *options).stdout.splitlines()
+    return [number for number, name in map(str.split, steps) if name == "guard"]
+
+
+def test_a_guard_that_is_lost_is_replaced(cluster: LocalSlurm, tmp_path: Path) -> None:
+    run = Run(cluster, write_scripted_site(tmp_path), tmp_path / "run", [{"wait": True}, {"step": 9}])
+    run.job.wait_until(lambda: run.says("start 0") and guards(run))
+    (first,) = guards(run)
+    cluster.run("scancel", first)
+    run.job.wait_until(lambda: guards(run) not in ([], [first]))
+    run.job.kill_batch_script()
+    said = run.end()
+    assert said.startswith("COMPLETED after 1"), said
+    assert "requeued: the batch script was killed" in said
+
+
+def test_a_full_disk_that_hides_an_end(cluster: LocalSlurm, tmp_path: Path) -> None:
+    """The batch script ends by itself and cannot record it: it was not killed for that."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", disk], check=True)
+    try:
+        run = Run(cluster, write_scripted_site(tmp_path), disk / "run", [{"wait": True}])
+        run.job.wait_until(lambda: run.says("start 0"))
+        (run.output / "stop").touch()
+        with (run.output / "slurm" / "history.tsv").open("a") as history:  # to the end of its page
+            history.write("\n".rjust(-history.tell() % mmap.PAGESIZE))
+        with contextlib.suppress(OSError), (disk / "filling").open("wb", buffering=0) as filling:
+            while True:
+                filling.write(bytes(mmap.PAGESIZE))
+        run.job.signal("USR1")
+        said = run.end()
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+    assert said.startswith("FAILED after 0"), said
+    assert "not requeued: saved and stopped" in said
 
 
 def test_nothing_is_left(runs: dict[str, Run], cluster: LocalSlurm) -> None:
